@@ -1,0 +1,3 @@
+//! (in work)
+pub mod commit;
+pub mod committed;
