@@ -1,1 +1,55 @@
-//! (in work)
+//! An edge node: MQTT broker for the devices around a gateway, durable buffer, uplink to the cloud.
+//!
+//! In: arguments and configuration. Out: a running node, or an exit code and one line that says why not.
+//! [`cli`] is the whole program; the binary is a thin shell on it. `node.rs` is the only place that knows all parts.
+
+mod args;
+mod config;
+mod join;
+mod node;
+mod rules;
+mod status;
+mod uplink;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use fellbeck_node::{NodeError, Outcome, parse};
+use fellbeck_ops::{config::load_checked, logging};
+
+use crate::args::{Args, Command};
+use crate::config::EdgeConfig;
+
+/// Prefix of the environment variables that set configuration keys.
+const ENV_PREFIX: &str = "FELLBECK_EDGE__";
+
+/// Runs the command line `args`, whose first item is the name of the program.
+pub fn cli(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Args = match parse(args) {
+        Outcome::Run(args) => args,
+        Outcome::Exit(code) => return code,
+    };
+    match execute(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.exit(),
+    }
+}
+
+fn execute(args: &Args) -> Result<(), NodeError> {
+    let sources = args.node.sources(ENV_PREFIX)?;
+    let config = load_checked(&sources, |config: EdgeConfig| config.validate().map(|()| config))?;
+    match args.command.as_ref().unwrap_or(&Command::Run) {
+        Command::Check => {
+            println!("configuration ok");
+            Ok(())
+        }
+        Command::Run => {
+            logging::init(&args.node.log(&config.log))?;
+            node::run(config, args.node.ready_file.as_deref())
+        }
+        Command::Join { token } => {
+            logging::init(&args.node.log(&config.log))?;
+            join::join(&config, token)
+        }
+    }
+}

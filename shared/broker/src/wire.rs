@@ -91,6 +91,26 @@ pub struct SubscribeIn {
     pub retain_handling: u8,
 }
 
+/// A SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribe {
+    /// Packet ID of the client.
+    pub packet_id: u16,
+    /// Subscription Identifier (5.0), not 0.
+    pub subscription_id: Option<u32>,
+    /// The filters, in order; at least one.
+    pub filters: Vec<SubscribeIn>,
+}
+
+/// An UNSUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsubscribe {
+    /// Packet ID of the client.
+    pub packet_id: u16,
+    /// The filters as sent, in order; at least one.
+    pub filters: Vec<String>,
+}
+
 /// A packet to a client.
 #[derive(Debug, Clone, Copy)]
 pub enum PacketOut<'a> {

@@ -4,6 +4,9 @@
 //! readers and the fan-out look into it without copying. The layout is drawn in `docs/format/record.md`.
 //! A block knows nothing of positions, compression or checksums: those belong to the batch around it.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::varint::{put_bytes, put_u64, take_bytes, take_u32, take_u64};
@@ -16,11 +19,17 @@ const FLAG_PROPERTIES: u8 = 0b0001_0000;
 const FLAG_ORIGIN: u8 = 0b0010_0000;
 const FLAG_PATH: u8 = 0b0100_0000;
 
+/// The shortest record: length, flags, clock, time, and two empty strings.
+const RECORD_BYTES_MIN: usize = 6;
+
+/// A block below this size is copied out of the builder, whose buffer then serves the next one.
+const COPIED_OUT_MAX: usize = 128 << 10;
+
 /// Bytes that do not decode as a record block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed record {index} in a record block")]
 pub struct BlockError {
-    /// Index of the first record that does not decode.
+    /// Index of the first record that does not decode, is missing, or is one too many.
     pub index: u32,
 }
 
@@ -29,7 +38,7 @@ pub struct BlockError {
 pub struct RecordBlock {
     bytes: Bytes,
     /// End of each record within `bytes`; rises strictly.
-    ends: std::sync::Arc<[u32]>,
+    ends: Arc<[u32]>,
 }
 
 impl RecordBlock {
@@ -37,16 +46,21 @@ impl RecordBlock {
     ///
     /// `count` is what the surrounding batch claims; bytes that hold more or fewer records are refused.
     pub fn parse(bytes: Bytes, count: u32) -> Result<Self, BlockError> {
-        let mut ends = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(bytes.len() / 8 + 1));
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let mut ends = Vec::with_capacity(count.min(bytes.len() / RECORD_BYTES_MIN + 1));
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let index = ends.len() as u32;
-            let record = take_bytes(&mut rest).ok_or(BlockError { index })?;
-            decode(record).ok_or(BlockError { index })?;
+            if ends.len() == count {
+                return Err(BlockError { index });
+            }
+            let slot = take_bytes(&mut rest).ok_or(BlockError { index })?;
+            let record = decode(slot).ok_or(BlockError { index })?;
+            Properties::parse(record.properties.as_bytes()).map_err(|_| BlockError { index })?;
             let end = u32::try_from(bytes.len() - rest.len()).map_err(|_| BlockError { index })?;
             ends.push(end);
         }
-        if ends.len() as u64 != u64::from(count) {
+        if ends.len() != count {
             return Err(BlockError {
                 index: ends.len() as u32,
             });
@@ -78,16 +92,43 @@ impl RecordBlock {
     /// The record at `index`. Panics when there is none.
     #[must_use]
     pub fn get(&self, index: usize) -> Record<'_> {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
-        let mut slot = &self.bytes[start..self.ends[index] as usize];
-        take_bytes(&mut slot)
-            .and_then(decode)
-            .expect("a record block is validated when it is made")
+        decode(self.slot(index)).expect("a record block is validated when it is made")
     }
 
     /// The records in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
         (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Encoded size of the record at `index`. Panics when there is none.
+    #[must_use]
+    pub fn record_len(&self, index: usize) -> usize {
+        self.ends[index] as usize - self.start(index)
+    }
+
+    /// The records of `range` as a block of their own, which shares the bytes. Panics when `range` is out of bounds.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        if range == (0..self.len()) {
+            return self.clone();
+        }
+        let ends = &self.ends[range.clone()];
+        let start = self.start(range.start);
+        let end = ends.last().map_or(start, |&end| end as usize);
+        Self {
+            bytes: self.bytes.slice(start..end),
+            ends: ends.iter().map(|&end| end - start as u32).collect(),
+        }
+    }
+
+    /// When the first of the records expires, by the clock of the node that stamped them. While the quality of that clock was
+    /// unknown a record does not expire. Looks only into records that have an expiry.
+    #[must_use]
+    pub fn earliest_expiry(&self) -> Option<WallTime> {
+        (0..self.len())
+            .filter(|&index| self.slot(index).first().is_some_and(|flags| flags & FLAG_EXPIRY != 0))
+            .filter_map(|index| self.get(index).expires_at())
+            .min()
     }
 
     /// Joins blocks into one, in order. One block is handed back without a copy.
@@ -96,17 +137,34 @@ impl RecordBlock {
         if let [only] = blocks {
             return only.clone();
         }
-        let mut builder = RecordBlockBuilder::with_capacity(blocks.iter().map(|b| b.bytes.len()).sum());
+        let mut bytes = Vec::with_capacity(blocks.iter().map(|b| b.bytes.len()).sum());
+        let mut ends = Vec::with_capacity(blocks.iter().map(RecordBlock::len).sum());
         for block in blocks {
-            let base = builder.bytes.len() as u32;
-            builder.bytes.extend_from_slice(&block.bytes);
-            builder.ends.extend(block.ends.iter().map(|end| base + end));
+            let base = block_len(&bytes);
+            bytes.extend_from_slice(&block.bytes);
+            block_len(&bytes);
+            ends.extend(block.ends.iter().map(|end| base + end));
         }
-        builder.finish()
+        Self {
+            bytes: bytes.into(),
+            ends: ends.into(),
+        }
+    }
+
+    fn start(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+    }
+
+    /// The record at `index` without its length prefix.
+    fn slot(&self, index: usize) -> &[u8] {
+        let mut slot = &self.bytes[self.start(index)..self.ends[index] as usize];
+        take_bytes(&mut slot).expect("a record block is validated when it is made")
     }
 }
 
-/// Fills one record block. At most `u32::MAX` bytes; the limits of packet and batch lie far below.
+/// Fills record blocks, one after the other. At most `u32::MAX` bytes each; the limits of packet and batch lie far below.
+///
+/// Its buffers are kept from block to block, so that a steady flow allocates twice per block and never per record.
 #[derive(Debug, Default)]
 pub struct RecordBlockBuilder {
     bytes: Vec<u8>,
@@ -133,8 +191,7 @@ impl RecordBlockBuilder {
         put_u64(&mut self.bytes, (self.scratch.len() + tail) as u64);
         self.bytes.extend_from_slice(&self.scratch);
         self.bytes.extend_from_slice(record.payload);
-        self.ends
-            .push(u32::try_from(self.bytes.len()).expect("a record block stays below 4 GiB"));
+        self.ends.push(block_len(&self.bytes));
     }
 
     /// Number of records so far.
@@ -156,13 +213,30 @@ impl RecordBlockBuilder {
     }
 
     /// Closes the block and leaves the builder empty, ready for the next.
+    ///
+    /// The block takes no more memory than its bytes: small ones are copied out, large ones are handed over.
     pub fn finish(&mut self) -> RecordBlock {
-        let ends = std::mem::take(&mut self.ends);
-        RecordBlock {
-            bytes: Bytes::from(std::mem::take(&mut self.bytes)),
-            ends: ends.into(),
-        }
+        let bytes = if self.bytes.len() < COPIED_OUT_MAX {
+            let bytes = Bytes::copy_from_slice(&self.bytes);
+            self.bytes.clear();
+            self.bytes.shrink_to(COPIED_OUT_MAX);
+            bytes
+        } else {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.shrink_to_fit();
+            bytes.into()
+        };
+        let ends = Arc::from(self.ends.as_slice());
+        self.ends.clear();
+        self.ends.shrink_to(COPIED_OUT_MAX / RECORD_BYTES_MIN);
+        self.scratch.shrink_to(COPIED_OUT_MAX);
+        RecordBlock { bytes, ends }
     }
+}
+
+/// Size of a block as the index counts it.
+fn block_len(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a record block stays below 4 GiB")
 }
 
 /// Encodes all of the record but its payload, which is the tail of the slot.
@@ -201,6 +275,7 @@ fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
     }
 }
 
+/// Decodes all but the property block, which is handed out unchecked: [`RecordBlock::parse`] checks it once, the builder's is valid.
 fn decode(slot: &[u8]) -> Option<Record<'_>> {
     let (&[flags, clock], mut rest) = slot.split_first_chunk::<2>()?;
     let rest = &mut rest;
@@ -213,7 +288,7 @@ fn decode(slot: &[u8]) -> Option<Record<'_>> {
     let topic = take_str(rest)?;
     let expiry_secs = if has(FLAG_EXPIRY) { Some(take_u32(rest)?) } else { None };
     let properties = if has(FLAG_PROPERTIES) {
-        Properties::parse(take_bytes(rest)?).ok()?
+        Properties::trusted(take_bytes(rest)?)
     } else {
         Properties::default()
     };
@@ -254,64 +329,4 @@ fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> Record<'static> {
-        Record {
-            device: "d1",
-            topic: "a/b",
-            payload: b"hello",
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            properties: Properties::default(),
-            accepted_at: WallTime(1_700_000_000_000),
-            clock: ClockQuality::Synced,
-            expiry_secs: Some(60),
-            origin: Some(Origin {
-                edge: "e",
-                instance: 1,
-                lane: "default",
-                run: Run(0),
-                epoch: Epoch(3),
-                seq: Seq(9),
-            }),
-            path: "e",
-        }
-    }
-
-    #[test]
-    fn records_come_back_from_a_parsed_block() {
-        let mut builder = RecordBlockBuilder::default();
-        let plain = Record {
-            origin: None,
-            path: "",
-            expiry_secs: None,
-            payload: b"",
-            ..sample()
-        };
-        builder.push(&sample());
-        builder.push(&plain);
-        let block = builder.finish();
-        let parsed = RecordBlock::parse(block.bytes().clone(), 2).unwrap();
-        assert_eq!(parsed.iter().collect::<Vec<_>>(), [sample(), plain]);
-        let joined = RecordBlock::concat(&[parsed.clone(), block]);
-        assert_eq!(joined.len(), 4);
-        assert_eq!(joined.get(3), plain);
-        assert_eq!(
-            RecordBlock::parse(joined.bytes().clone(), 3).unwrap_err(),
-            BlockError { index: 4 }
-        );
-    }
-
-    #[test]
-    fn a_block_cut_anywhere_is_refused() {
-        let mut builder = RecordBlockBuilder::default();
-        builder.push(&sample());
-        let bytes = builder.finish().bytes().clone();
-        for cut in 1..bytes.len() {
-            // A cut within the payload leaves a slot shorter than its length prefix says.
-            assert!(RecordBlock::parse(bytes.slice(..cut), 1).is_err());
-        }
-    }
-}
+mod tests;

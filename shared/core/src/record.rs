@@ -74,6 +74,13 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// When the record expires, on the clock of the node that holds it; `None` where it never does.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<WallTime> {
+        let secs = self.expiry_secs.filter(|_| self.clock != ClockQuality::Unknown)?;
+        Some(WallTime(self.accepted_at.0.saturating_add(u64::from(secs) * 1000)))
+    }
+
     /// Seconds of the expiry interval that remain at `now`.
     ///
     /// `None`: no expiry was set. `Some(0)`: expired. While the clock quality is unknown nothing expires.

@@ -10,7 +10,19 @@ pub fn put_u64(out: &mut Vec<u8>, mut n: u64) {
 }
 
 /// Takes one varint off the front of `input`. `None` when it is cut short, over-long or above `u64::MAX`.
+#[inline]
 pub fn take_u64(input: &mut &[u8]) -> Option<u64> {
+    // Most are lengths and flags of one byte.
+    match **input {
+        [byte, ref rest @ ..] if byte < 0x80 => {
+            *input = rest;
+            Some(u64::from(byte))
+        }
+        _ => take_long(input),
+    }
+}
+
+fn take_long(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..70).step_by(7) {
         let (&byte, rest) = input.split_first()?;

@@ -1,0 +1,133 @@
+//! The marks of one edge in memory: its last incarnation, W of its lanes, and the partition marks.
+//!
+//! In: entries of the store at start, then every commit of the edge's one link. Out: what admission and the ingest ask.
+//! The marks here are those that are durable: a link moves them when its commit is, and only one link per edge exists at a time.
+
+use std::collections::HashMap;
+
+use fellbeck_core::{Incarnation, Position, Run, TrackId};
+use fellbeck_link::{KnownEdge, LaneMark};
+
+use super::mark::{LaneKey, Mark};
+
+/// What the log holds of one edge instance.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Book {
+    /// Instance that the entries belong to; 0: none.
+    instance: u32,
+    incarnation: Option<Incarnation>,
+    watermarks: HashMap<(String, Run), Position>,
+    partitions: HashMap<(String, Run, TrackId), Position>,
+}
+
+impl Book {
+    /// Takes an entry of the store. Entries of older instances are history and are passed over.
+    pub(crate) fn load(&mut self, mark: Mark, track_of: impl Fn(&str) -> Option<TrackId>) {
+        let instance = match &mark {
+            Mark::Edge { instance, .. } => *instance,
+            Mark::Watermark { lane, .. } | Mark::Partition { lane, .. } => lane.instance,
+        };
+        if instance < self.instance {
+            return;
+        }
+        if instance > self.instance {
+            *self = Self { instance, ..Self::default() };
+        }
+        match mark {
+            Mark::Edge { epoch, incarnation, .. } => {
+                // The parent is of no interest here: the edge shows its chain itself.
+                self.incarnation = Some(Incarnation { epoch, id: incarnation, parent: incarnation });
+            }
+            Mark::Watermark { lane: LaneKey { lane, run, .. }, position } => {
+                self.watermarks.insert((lane, run), position);
+            }
+            Mark::Partition { lane: LaneKey { lane, run, .. }, track, position } => {
+                // A partition that no stream has any more takes no records either.
+                if let Some(track) = track_of(&track) {
+                    self.partitions.insert((lane, run, track), position);
+                }
+            }
+        }
+    }
+
+    /// What admission needs to know of the edge under `instance`.
+    pub(crate) fn known(&self, instance: u32) -> KnownEdge {
+        if instance != self.instance {
+            return KnownEdge { instance, incarnation: None, lanes: Vec::new() };
+        }
+        let lanes = self.watermarks.iter().map(|((lane, run), w)| LaneMark { lane: lane.clone(), run: *run, w: *w });
+        KnownEdge { instance, incarnation: self.incarnation, lanes: lanes.collect() }
+    }
+
+    /// The edge was admitted in this incarnation, and that is durable.
+    pub(crate) fn admitted(&mut self, instance: u32, incarnation: Incarnation) {
+        if instance != self.instance {
+            *self = Self { instance, ..Self::default() };
+        }
+        self.incarnation = Some(incarnation);
+    }
+
+    /// W of a lane moved, and that is durable.
+    pub(crate) fn moved(&mut self, lane: &str, run: Run, w: Position) {
+        match self.watermarks.get_mut(&(lane.to_owned(), run)) {
+            Some(mark) => {
+                debug_assert!(*mark <= w, "W moved backwards");
+                *mark = w;
+            }
+            None => {
+                self.watermarks.insert((lane.to_owned(), run), w);
+            }
+        }
+    }
+
+    /// Last position of the lane in each partition, as far as there is one.
+    pub(crate) fn partitions(&self, lane: &str, run: Run) -> HashMap<TrackId, Position> {
+        let of_lane = self.partitions.iter().filter(|((name, r, _), _)| name == lane && *r == run);
+        of_lane.map(|((_, _, track), position)| (*track, *position)).collect()
+    }
+
+    /// Partition marks moved, and that is durable.
+    pub(crate) fn appended(&mut self, lane: &str, run: Run, marks: &[(TrackId, Position)]) {
+        for (track, position) in marks {
+            self.partitions.insert((lane.to_owned(), run, *track), *position);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fellbeck_core::{Epoch, Seq};
+
+    use super::*;
+
+    fn lane(instance: u32) -> LaneKey {
+        LaneKey { edge: "barn".into(), instance, lane: "default".into(), run: Run(0) }
+    }
+
+    fn at(seq: u64) -> Position {
+        Position { epoch: Epoch(1), seq: Seq(seq) }
+    }
+
+    #[test]
+    fn marks_of_an_older_instance_are_history_in_whatever_order_they_are_loaded() {
+        let older = Mark::Watermark { lane: lane(1), position: at(100) };
+        let newer = Mark::Watermark { lane: lane(2), position: at(3) };
+        for marks in [[older.clone(), newer.clone()], [newer, older]] {
+            let mut book = Book::default();
+            marks.into_iter().for_each(|mark| book.load(mark, |_| None));
+            assert_eq!(book.known(2).lanes, [LaneMark { lane: "default".into(), run: Run(0), w: at(3) }]);
+            assert!(book.known(3).lanes.is_empty(), "a new instance begins with nothing");
+        }
+    }
+
+    #[test]
+    fn an_edge_admitted_under_a_new_instance_starts_with_an_empty_book() {
+        let mut book = Book::default();
+        book.load(Mark::Watermark { lane: lane(1), position: at(100) }, |_| None);
+        book.admitted(2, Incarnation { epoch: Epoch(1), id: [1; 16], parent: [0; 16] });
+        assert!(book.known(2).lanes.is_empty());
+        book.moved("default", Run(0), at(7));
+        book.moved("default", Run(0), at(9));
+        assert_eq!(book.known(2).lanes[0].w, at(9));
+    }
+}

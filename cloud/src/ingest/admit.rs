@@ -1,0 +1,225 @@
+//! Admission of one link: from the edge's certificate and Hello to a running driver, or to a refusal that both sides can read.
+//!
+//! In: a connection of the link protocol. Out: an admitted link. What to do is decided by [`fellbeck_link::admit`]; this module asks
+//! the other connection, waits for it to drain, and makes the admission durable before the edge is welcomed.
+//! The slot's admission lock is held meanwhile, so that two connections of one edge are judged one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fellbeck_core::Incarnation;
+use fellbeck_link::admission::Circumstances;
+use fellbeck_link::{Admission, ControlFrame, Decision, Hello, LiveConnection, Receiver, ReceiverConfig, RefuseCode};
+use fellbeck_ops::Shutdown;
+use fellbeck_ops::identity::EdgeIdentity;
+use fellbeck_store::{Commit, Put, Space, Urgency};
+use quinn::Connection;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::accept::{LinkParts, explain};
+use super::driver::{Driver, Ends};
+use super::edges::{Command, Live, Slot};
+use super::streams::{Source, Streams};
+use crate::dedup::mark::{edge_key, edge_value};
+
+/// Time for the Hello after the handshake.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Time for a refusal to arrive before the connection is dropped.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why a link did not come about.
+enum Fault {
+    /// Tell the edge.
+    Refuse(RefuseCode, String),
+    /// The connection, or this node, cannot go on.
+    Broken(String),
+}
+
+/// Serves one link from its handshake to its end.
+pub(crate) async fn link(connection: Connection, parts: Arc<LinkParts>, mut shutdown: Shutdown) {
+    let peer = connection.remote_address();
+    let accepted = tokio::select! {
+        outcome = tokio::time::timeout(HELLO_WITHIN, Streams::accept(&connection)) => outcome,
+        () = shutdown.requested() => return,
+    };
+    let mut streams = match accepted {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(error)) => return tracing::warn!(%peer, reason = explain(&error), "link ended before its hello"),
+        Err(_) => return tracing::warn!(%peer, "link ended before its hello: it took too long"),
+    };
+    match greet(&connection, &mut streams, &parts).await {
+        Ok((identity, hello)) => {
+            let slot = parts.edges.slot(identity.name.as_str());
+            match admit(&connection, &parts, &slot, &identity, &hello).await {
+                Ok((driver, ends)) => return driver.run(streams, ends, shutdown).await,
+                Err(fault) => refuse(&connection, streams, identity.name.as_str(), fault).await,
+            }
+        }
+        Err(fault) => refuse(&connection, streams, "unknown", fault).await,
+    }
+}
+
+/// Reads the certificate and the Hello.
+async fn greet(
+    connection: &Connection,
+    streams: &mut Streams,
+    parts: &Arc<LinkParts>,
+) -> Result<(EdgeIdentity, Hello), Fault> {
+    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let identity = EdgeIdentity::from_chain(&chain.map(|chain| *chain).unwrap_or_default())
+        .map_err(|error| Fault::Refuse(RefuseCode::Name, error.to_string()))?;
+    let judged = parts.clone();
+    let shown = identity.clone();
+    tokio::task::spawn_blocking(move || judged.identity.edges().admit(&shown, judged.clock.wall()))
+        .await
+        .map_err(|error| Fault::Broken(error.to_string()))?
+        .map_err(|refusal| Fault::Refuse(RefuseCode::Fenced, refusal.to_string()))?;
+    let first = tokio::time::timeout(HELLO_WITHIN, streams.frames.recv()).await;
+    let frame = match first {
+        Ok(Some((Source::Control, Ok(frame)))) => frame,
+        Ok(Some((_, Err(error)))) => return Err(Fault::Refuse(RefuseCode::Malformed, error.to_string())),
+        Ok(Some(_)) => return Err(Fault::Refuse(RefuseCode::Malformed, "the first frame is not a hello".into())),
+        Ok(None) | Err(_) => return Err(Fault::Broken("no hello came".into())),
+    };
+    match ControlFrame::decode(&frame) {
+        Ok(ControlFrame::Hello(hello)) => Ok((identity, hello)),
+        Ok(other) => Err(Fault::Refuse(RefuseCode::Malformed, format!("{} instead of a hello", other.name()))),
+        Err(error @ fellbeck_link::FrameError::Version { .. }) => {
+            Err(Fault::Refuse(RefuseCode::Version, error.to_string()))
+        }
+        Err(error) => Err(Fault::Refuse(RefuseCode::Malformed, error.to_string())),
+    }
+}
+
+/// Asks the pure decision until it is final, acting on it in between.
+async fn admit(
+    connection: &Connection,
+    parts: &Arc<LinkParts>,
+    slot: &Arc<Slot>,
+    identity: &EdgeIdentity,
+    hello: &Hello,
+) -> Result<(Driver, Ends), Fault> {
+    let mut place = slot.admission.lock().await;
+    let mut live = state_of(place.as_ref());
+    let admission = loop {
+        let known = slot.book().known(identity.instance);
+        let circumstances = Circumstances {
+            log_id: parts.store.log_id(),
+            certificate_name: identity.name.as_str(),
+            known: Some(&known),
+            live,
+        };
+        match fellbeck_link::admit(&circumstances, hello) {
+            Decision::Accept(admission) => break admission,
+            Decision::Refuse { code, text } => return Err(Fault::Refuse(code, text)),
+            Decision::Probe => live = probe(place.as_ref()).await,
+            Decision::TakeOver(reason) => {
+                if let Some(other) = place.as_ref() {
+                    // A driver that no longer listens has ended already.
+                    other.commands.send(Command::Leave(reason)).await.ok();
+                }
+                drained(place.as_mut()).await;
+                live = LiveConnection::None;
+            }
+            Decision::AwaitDrained => {
+                drained(place.as_mut()).await;
+                live = LiveConnection::None;
+            }
+        }
+    };
+    let (driver, ends, new) = start(connection, parts, slot, identity, hello, &admission).await?;
+    *place = Some(new);
+    Ok((driver, ends))
+}
+
+fn state_of(live: Option<&Live>) -> LiveConnection {
+    match live {
+        None => LiveConnection::None,
+        Some(live) if *live.drained.borrow() => LiveConnection::None,
+        Some(live) if *live.gone.borrow() => LiveConnection::Draining,
+        Some(live) => LiveConnection::Unprobed(live.incarnation),
+    }
+}
+
+/// Asks the other connection whether its edge is there. The driver's receiver sets the deadline.
+async fn probe(live: Option<&Live>) -> LiveConnection {
+    let Some(live) = live else { return LiveConnection::None };
+    let (answer, answered) = oneshot::channel();
+    if live.commands.send(Command::Probe(answer)).await.is_err() {
+        return LiveConnection::Draining;
+    }
+    match answered.await {
+        Ok(true) => LiveConnection::Answered(live.incarnation),
+        Ok(false) | Err(_) => LiveConnection::Silent(live.incarnation),
+    }
+}
+
+/// Waits until nothing of the other connection is under way to the log. The store bounds that time, or halts.
+async fn drained(live: Option<&mut Live>) {
+    if let Some(live) = live {
+        // A driver that is gone without a word had nothing under way.
+        live.drained.wait_for(|drained| *drained).await.ok();
+    }
+}
+
+/// Makes the admission durable, and the driver.
+async fn start(
+    connection: &Connection,
+    parts: &Arc<LinkParts>,
+    slot: &Arc<Slot>,
+    identity: &EdgeIdentity,
+    hello: &Hello,
+    admission: &Admission,
+) -> Result<(Driver, Ends, Live), Fault> {
+    let name = identity.name.as_str();
+    let (submitter, mut answers) = parts.store.submitter(super::driver::OUTSTANDING_MAX);
+    let incarnation: Incarnation = admission.incarnation;
+    let put = Put {
+        space: Space::Mark,
+        key: edge_key(name),
+        value: edge_value(identity.instance, incarnation.epoch, &incarnation.id),
+    };
+    let commit = Commit { puts: vec![put], urgency: Urgency::Now, ..Commit::default() };
+    submitter.submit(commit).map_err(|error| Fault::Broken(error.to_string()))?;
+    answers.recv().await.ok_or_else(|| Fault::Broken("the store has halted".into()))?;
+    slot.book().admitted(identity.instance, incarnation);
+    tracing::info!(
+        edge = name, instance = identity.instance, epoch = incarnation.epoch.0, relation = ?admission.relation,
+        peer = %connection.remote_address(), "link up"
+    );
+    for lane in &admission.went_back {
+        let lane = &hello.lanes[lane.as_usize()].lane;
+        tracing::error!(edge = name, lane, "this cloud was restored: the edge knows a higher watermark and sends again");
+    }
+    let config = ReceiverConfig {
+        credit: parts.config.credit.0,
+        probe_timeout: Duration::from_millis(parts.config.probe_timeout_ms),
+        ..ReceiverConfig::new(parts.store.log_id())
+    };
+    let receiver = Receiver::new(config, hello, admission, parts.clock.wall());
+    let (commands, inbox) = mpsc::channel(4);
+    let (gone_sender, gone) = watch::channel(false);
+    let (drained_sender, drained) = watch::channel(false);
+    let driver = Driver::new(connection.clone(), receiver, (submitter, answers), parts.clone(), slot.clone(), identity);
+    let ends = Ends { commands: inbox, gone: gone_sender, drained: drained_sender };
+    Ok((driver, ends, Live { incarnation, commands, gone, drained }))
+}
+
+async fn refuse(connection: &Connection, mut streams: Streams, edge: &str, fault: Fault) {
+    let peer = connection.remote_address();
+    match fault {
+        Fault::Refuse(code, text) => {
+            metrics::counter!("fellbeck_link_refused_total", "code" => code.as_str()).increment(1);
+            tracing::warn!(edge, %peer, code = code.as_str(), reason = text, "link refused");
+            let frame = ControlFrame::Refused { code, text }.encode();
+            if streams.control.write_chunk(frame).await.is_ok() && streams.control.finish().is_ok() {
+                // The edge closes once it has read the refusal.
+                tokio::time::timeout(FAREWELL, connection.closed()).await.ok();
+            }
+        }
+        Fault::Broken(reason) => tracing::warn!(edge, %peer, reason, "link ended before it was admitted"),
+    }
+    connection.close(0u32.into(), b"");
+    streams.stop().await;
+}

@@ -1,0 +1,297 @@
+//! One admitted link: waits for what happens, tells the receiver, does what the receiver says. Decides nothing.
+//!
+//! In: frames, commits, commands of a newer connection, deadlines. Out: commits for the store, acknowledgements for the edge.
+//! Order of calls as [`fellbeck_link::Receiver`] demands. When the connection is gone the driver stays until what it had handed to
+//! the store is durable, and only then lets the next link of the edge begin.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fellbeck_core::{Position, TrackId};
+use fellbeck_link::{ByeReason, Ingest, LaneIndex, Receiver, ReceiverEvent, ReceiverStats};
+use fellbeck_ops::Shutdown;
+use fellbeck_ops::identity::EdgeIdentity;
+use fellbeck_store::{Committed, Level, SubmitError, Submitter, Ticket};
+use quinn::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::accept::{LinkParts, explain};
+use super::append::{Appender, Moved};
+use super::edges::{Command, Slot};
+use super::streams::{Incoming, Source, Streams};
+
+/// Commits of one link under way.
+pub(super) const OUTSTANDING_MAX: usize = 8;
+/// Pause before a full store is asked again.
+const PRESSURE_PAUSE: Duration = Duration::from_millis(100);
+/// Time for the last frames of a link to leave.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How other connections of the edge reach this link and see it end.
+pub(super) struct Ends {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) gone: watch::Sender<bool>,
+    pub(super) drained: watch::Sender<bool>,
+}
+
+/// Runs one link.
+pub(super) struct Driver {
+    connection: Connection,
+    receiver: Receiver,
+    submitter: Submitter,
+    answers: mpsc::Receiver<Committed>,
+    parts: Arc<LinkParts>,
+    slot: Arc<Slot>,
+    edge: String,
+    instance: u32,
+    /// Handed to the store, oldest first.
+    under_way: VecDeque<UnderWay>,
+    /// Partition marks per lane, durable or under way: later records of the lane lie above them.
+    marks: HashMap<LaneIndex, HashMap<TrackId, Position>>,
+    probing: Vec<oneshot::Sender<bool>>,
+    counted: ReceiverStats,
+    /// The store is full: nothing is taken from the receiver until then.
+    paused_until: Option<Instant>,
+}
+
+struct UnderWay {
+    ticket: Ticket,
+    lane: LaneIndex,
+    moved: Moved,
+}
+
+impl Driver {
+    pub(super) fn new(
+        connection: Connection,
+        receiver: Receiver,
+        (submitter, answers): (Submitter, mpsc::Receiver<Committed>),
+        parts: Arc<LinkParts>,
+        slot: Arc<Slot>,
+        identity: &EdgeIdentity,
+    ) -> Self {
+        Self {
+            connection,
+            receiver,
+            submitter,
+            answers,
+            parts,
+            slot,
+            edge: identity.name.to_string(),
+            instance: identity.instance,
+            under_way: VecDeque::new(),
+            marks: HashMap::new(),
+            probing: Vec::new(),
+            counted: ReceiverStats::default(),
+            paused_until: None,
+        }
+    }
+
+    /// Runs the link to its end.
+    pub(super) async fn run(mut self, mut streams: Streams, mut ends: Ends, mut shutdown: Shutdown) {
+        let guard = self.parts.count_live();
+        let reason = self.converse(&mut streams, &mut ends.commands, &mut shutdown).await;
+        tracing::info!(edge = self.edge, reason, "link down");
+        self.farewell(&mut streams).await;
+        self.connection.close(0u32.into(), b"");
+        self.receiver.handle_disconnected();
+        self.events();
+        ends.gone.send_replace(true);
+        streams.stop().await;
+        drop(guard);
+        while !self.receiver.is_drained() {
+            match self.answers.recv().await {
+                Some(committed) => self.committed(committed),
+                // The store has halted; the node is about to end and W is what the log says at the next start.
+                None => break,
+            }
+        }
+        self.count();
+        ends.drained.send_replace(true);
+    }
+
+    /// Delivers a Bye, where there is one, within a bounded time.
+    async fn farewell(&mut self, streams: &mut Streams) {
+        let said = tokio::time::timeout(FAREWELL, async {
+            if self.transmit(streams).await.is_ok() && streams.control.finish().is_ok() {
+                streams.control.stopped().await.ok();
+            }
+        });
+        // An edge that does not hear it learns of the end by the close of the connection.
+        said.await.ok();
+    }
+
+    /// The loop of a link. Returns why it ended.
+    async fn converse(
+        &mut self,
+        streams: &mut Streams,
+        commands: &mut mpsc::Receiver<Command>,
+        shutdown: &mut Shutdown,
+    ) -> String {
+        loop {
+            self.ingest();
+            self.events();
+            if let Err(error) = self.transmit(streams).await {
+                return error;
+            }
+            self.count();
+            if self.receiver.is_closed() {
+                return "said goodbye".into();
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                incoming = streams.frames.recv() => {
+                    if let Some(reason) = self.incoming(incoming).await {
+                        return reason;
+                    }
+                    // Whatever else has come is taken in the same turn, so that commits and acks are few.
+                    while let Ok(incoming) = streams.frames.try_recv() {
+                        if let Some(reason) = self.incoming(Some(incoming)).await {
+                            return reason;
+                        }
+                    }
+                }
+                committed = self.answers.recv() => match committed {
+                    Some(committed) => self.committed(committed),
+                    None => return "the store has halted".into(),
+                },
+                Some(command) = commands.recv() => self.command(command),
+                () = sleep_until(deadline) => {
+                    self.paused_until = None;
+                    self.receiver.handle_timeout(self.parts.clock.tick());
+                }
+                error = self.connection.closed() => return explain(&error),
+                () = shutdown.requested() => self.receiver.close(ByeReason::Shutdown),
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let receiver = self.receiver.poll_timeout().map(|tick| self.parts.clock.instant_of(tick));
+        receiver.into_iter().chain(self.paused_until).min()
+    }
+
+    /// Takes a frame. `Some`: the link is over.
+    async fn incoming(&mut self, incoming: Option<Incoming>) -> Option<String> {
+        let Some((source, frame)) = incoming else { return Some(explain(&self.connection.closed().await)) };
+        let outcome = match (source, frame) {
+            (_, Err(error)) => Err(error.to_string()),
+            (Source::Control, Ok(frame)) => self.receiver.handle_control(&frame).map_err(|error| error.to_string()),
+            (Source::Lane(stream), Ok(frame)) => {
+                let wall = self.parts.clock.wall();
+                self.receiver.handle_lane_frame(stream, &frame, wall).map_err(|error| error.to_string())
+            }
+        };
+        if let Err(reason) = outcome {
+            self.protocol_error(&reason);
+        }
+        None
+    }
+
+    fn protocol_error(&mut self, reason: &str) {
+        metrics::counter!("fellbeck_link_protocol_errors_total").increment(1);
+        tracing::warn!(edge = self.edge, reason, "an edge broke the link protocol");
+        self.receiver.close(ByeReason::Protocol);
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Probe(answer) => {
+                self.probing.push(answer);
+                self.receiver.start_probe(self.parts.clock.tick());
+            }
+            Command::Leave(reason) => self.receiver.close(reason),
+        }
+    }
+
+    /// Hands to the store what the receiver has, as long as the store takes it.
+    fn ingest(&mut self) {
+        while self.paused_until.is_none() && self.under_way.len() < OUTSTANDING_MAX {
+            if self.parts.store.pressure().level == Level::Full {
+                self.paused_until = Some(Instant::now() + PRESSURE_PAUSE);
+                return;
+            }
+            let Some(ingest) = self.receiver.poll_ingest() else { return };
+            if let Err(reason) = self.submit(&ingest) {
+                self.protocol_error(&reason);
+                return;
+            }
+        }
+    }
+
+    fn submit(&mut self, ingest: &Ingest) -> Result<(), String> {
+        let marks = self
+            .marks
+            .entry(ingest.lane)
+            .or_insert_with(|| self.slot.book().partitions(&ingest.name, ingest.run));
+        let clock = &self.parts.clock;
+        let edge = (self.edge.as_str(), self.instance);
+        let appender = Appender::new(&self.parts.places, edge, marks, clock.wall(), clock.quality());
+        let (commit, moved) = appender.build(ingest).map_err(|error| error.to_string())?;
+        marks.extend(moved.partitions.iter().copied());
+        match self.submitter.submit(commit) {
+            Ok(ticket) => {
+                self.under_way.push_back(UnderWay { ticket, lane: ingest.lane, moved });
+                Ok(())
+            }
+            // The edge sends it again on its next link: nothing of it was acknowledged.
+            Err(SubmitError::Full(_)) => Err("the store takes no more".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// A commit is durable: W moves, and only now (I3).
+    fn committed(&mut self, committed: Committed) {
+        while self.under_way.front().is_some_and(|oldest| oldest.ticket <= committed.ticket) {
+            let UnderWay { lane, moved, .. } = self.under_way.pop_front().expect("the front was just seen");
+            let mut book = self.slot.book();
+            book.moved(&moved.lane, moved.run, moved.w);
+            book.appended(&moved.lane, moved.run, &moved.partitions);
+            drop(book);
+            self.receiver.handle_durable(lane, moved.w);
+        }
+    }
+
+    fn events(&mut self) {
+        while let Some(event) = self.receiver.poll_event() {
+            match event {
+                ReceiverEvent::ProbeAnswered => self.answer_probes(true),
+                ReceiverEvent::ProbeSilent => self.answer_probes(false),
+                // The line and the counters are written where the gap is stored.
+                ReceiverEvent::GapDeclared { .. } => {}
+                ReceiverEvent::Bye(reason) => tracing::info!(edge = self.edge, reason = reason.as_str(), "the edge leaves"),
+            }
+        }
+    }
+
+    fn answer_probes(&mut self, alive: bool) {
+        for answer in self.probing.drain(..) {
+            // Whoever asked may have given up.
+            answer.send(alive).ok();
+        }
+    }
+
+    async fn transmit(&mut self, streams: &mut Streams) -> Result<(), String> {
+        while let Some(frame) = self.receiver.poll_transmit() {
+            streams.control.write_chunk(frame).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self) {
+        let now = self.receiver.stats();
+        metrics::counter!("fellbeck_link_frames_total").increment(now.frames - self.counted.frames);
+        metrics::counter!("fellbeck_link_received_bytes_total").increment(now.bytes - self.counted.bytes);
+        metrics::counter!("fellbeck_link_received_records_total").increment(now.records - self.counted.records);
+        metrics::counter!("fellbeck_link_duplicates_total").increment(now.duplicates - self.counted.duplicates);
+        self.counted = now;
+    }
+}
+
+/// Waits for `deadline`; for ever without one.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,174 @@
+//! The cloud node: the only place that knows all parts, in the order in which they start and stop.
+//!
+//! Start: identity, store, broker, link, HTTP, ready file. Stop: links end and their commits become durable, MQTT drains, the store
+//! closes. Whatever part fails first ends the node with its reason; what was acknowledged is durable.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
+use fellbeck_core::Filter;
+use fellbeck_node::{BrokerParts, NodeError, block_on, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_ops::config::ConfigError;
+use fellbeck_ops::http::HttpParts;
+use fellbeck_ops::identity::CloudIdentity;
+use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
+use fellbeck_store::{OpenReport, Store, StoreConfig};
+use tokio::task::JoinHandle;
+
+use crate::config::CloudConfig;
+use crate::ingest::accept::{LinkParts, LinkServer};
+use crate::ingest::append::Places;
+use crate::ingest::edges::Edges;
+use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
+use crate::status::status;
+use crate::token::remember_link_address;
+
+/// Runs the node until a signal or a failure.
+pub(crate) fn run(config: CloudConfig, ready_file: Option<&Path>) -> Result<(), NodeError> {
+    let ready_file = ReadyFile::new(ready_file)?;
+    let data_dir = config.data_dir.clone().ok_or(NodeError::NoDataDir)?;
+    files::create_private_dir(&data_dir)
+        .map_err(|source| NodeError::DataDir { path: data_dir.clone(), source })?;
+    let metrics = Metrics::install();
+    let (store, report) = fellbeck_store::open(&data_dir.join("store"), store_config(&config))?;
+    tell(&report);
+    let outcome = block_on(serve(&config, &data_dir, &store, metrics, &ready_file));
+    store.close();
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+async fn serve(
+    config: &CloudConfig,
+    data_dir: &Path,
+    store: &Store,
+    metrics: Metrics,
+    ready_file: &ReadyFile,
+) -> Result<(), NodeError> {
+    let mut signals = Signals::install().map_err(NodeError::Runtime)?;
+    let clock = NodeClock::start();
+    let identity = CloudIdentity::open(data_dir, None, clock.wall())
+        .map_err(|error| NodeError::Identity(error.to_string()))?;
+    let streams = streams(config, store)?;
+    let parts = broker_parts(config, streams.clone());
+    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
+    let link = Arc::new(LinkParts {
+        config: config.link.clone(),
+        store: store.clone(),
+        places: places(streams, store),
+        edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
+        identity,
+        clock,
+        joins: Default::default(),
+        live: AtomicUsize::new(0),
+    });
+    let (leave, leaving) = Shutdown::manual();
+    let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
+    let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
+    let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
+
+    let mqtt_address = mqtt.as_ref().map(|server| server.addresses()[0]);
+    let http_address = http.as_ref().map(|(address, _)| *address);
+    let addresses = [("link", link_address), ("mqtt", mqtt_address), ("http", http_address)];
+    let listeners: BTreeMap<String, String> = addresses
+        .into_iter()
+        .filter_map(|(name, address)| address.map(|address| (name.to_owned(), address.to_string())))
+        .collect();
+    ready_file.write(&listeners)?;
+    tracing::info!(?listeners, "ready");
+
+    let failure = wait(&mut signals.shutdown, store, mqtt.as_ref()).await;
+    signals.trigger.stop();
+    leave.stop();
+    for task in [upkeep].into_iter().chain(link_task).chain(http.map(|(_, task)| task)) {
+        if task.await.is_err() {
+            tracing::error!("a task of the node has panicked");
+        }
+    }
+    let drained = stop_mqtt(mqtt).await;
+    failure.map_or(drained, Err)
+}
+
+fn store_config(config: &CloudConfig) -> StoreConfig {
+    let streams = config.streams();
+    let partitions = streams.iter().flat_map(|stream| (0..stream.partitions).map(|n| track_name(&stream.name, n)));
+    let tracks = partitions.chain([track_name(GAPS_STREAM, 0)]).collect();
+    let bound = |bytes: u64| (bytes > 0).then_some(bytes);
+    StoreConfig {
+        segment_bytes: config.store.segment.0,
+        quota_bytes: bound(config.store.quota.0),
+        retention_bytes: bound(config.store.retention.0),
+        retention_age: bound(config.store.retention_hours).map(|hours| Duration::from_secs(hours * 3600)),
+        tail_bytes: config.store.tail.as_usize(),
+        ..StoreConfig::cloud(tracks)
+    }
+}
+
+fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
+    let streams = config.streams().into_iter().map(|stream| {
+        let filters = stream.filters.iter().map(|filter| {
+            Filter::parse(filter).map_err(|error| ConfigError::invalid("stream.filters", filter, error.to_string()))
+        });
+        let partitions = (0..stream.partitions).map(|n| {
+            store.track(&track_name(&stream.name, n)).expect("the store was opened with the partitions of the streams")
+        });
+        Ok(Stream { filters: filters.collect::<Result<_, _>>()?, partitions: partitions.collect(), name: stream.name })
+    });
+    Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
+}
+
+fn places(streams: Streams, store: &Store) -> Places {
+    let gaps = store.track(&track_name(GAPS_STREAM, 0)).expect("the store was opened with the gaps stream");
+    let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
+    Places { streams, gaps, track_names: Arc::new(track_names) }
+}
+
+/// One line on what was found, at the level that it deserves.
+fn tell(report: &OpenReport) {
+    if report.is_damaged() || report.lost_records() > 0 {
+        tracing::error!(lost = report.lost_records(), ?report, "the store was damaged; edges send again what they still hold");
+    } else {
+        tracing::info!(created = report.created, recovered = report.recovered.0, "store open");
+    }
+}
+
+fn broker_parts(config: &CloudConfig, streams: Streams) -> BrokerParts {
+    let limits = CoreLimits { live_window_bytes: config.store.tail.0, ..CoreLimits::default() };
+    let core = CoreConfig { mode: Mode::CommittedOnly, local_track: None, limits };
+    BrokerParts { name: "cloud".into(), route: Box::new(move || Box::new(streams) as Box<dyn Route>), core }
+}
+
+fn start_link(
+    config: &CloudConfig,
+    data_dir: &Path,
+    link: &Arc<LinkParts>,
+    leaving: Shutdown,
+) -> Result<(Option<SocketAddr>, Option<JoinHandle<()>>), NodeError> {
+    let Some(address) = config.link.listen.resolve("link.listen")? else { return Ok((None, None)) };
+    let server = LinkServer::bind(address, link)?;
+    let bound = server.address();
+    remember_link_address(data_dir, bound)?;
+    Ok((Some(bound), Some(tokio::spawn(server.run(link.clone(), leaving)))))
+}
+
+fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
+    let readiness = Readiness::new(&["store", "mqtt", "link"]);
+    for part in ["store", "mqtt", "link"] {
+        readiness.met(part);
+    }
+    let link = link.clone();
+    HttpParts {
+        title: "fellbeck-cloud",
+        readiness,
+        metrics,
+        status: Arc::new(move || status(&link)),
+        extra: Default::default(),
+    }
+}

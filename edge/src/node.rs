@@ -1,0 +1,156 @@
+//! The edge node: the only place that knows all parts, in the order in which they start and stop.
+//!
+//! Start: store, broker, HTTP, uplink, ready file. Stop: MQTT drains and commits, the uplink leaves, the store closes.
+//! Whatever part fails first ends the node with its reason; what was acknowledged is durable.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
+use fellbeck_core::Filter;
+use fellbeck_node::{BrokerParts, NodeError, block_on, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_ops::config::ConfigError;
+use fellbeck_ops::http::HttpParts;
+use fellbeck_ops::identity::EdgeKeys;
+use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
+use fellbeck_store::{OpenReport, Store, StoreConfig};
+
+use crate::config::{Durability, EdgeConfig};
+use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
+use crate::status::status;
+use crate::uplink::Uplink;
+use crate::uplink::state::UplinkState;
+
+/// Runs the node until a signal or a failure.
+pub(crate) fn run(config: EdgeConfig, ready_file: Option<&Path>) -> Result<(), NodeError> {
+    let ready_file = ReadyFile::new(ready_file)?;
+    let data_dir = config.data_dir.clone().ok_or(NodeError::NoDataDir)?;
+    files::create_private_dir(&data_dir)
+        .map_err(|source| NodeError::DataDir { path: data_dir.clone(), source })?;
+    let metrics = Metrics::install();
+    let (store, report) = fellbeck_store::open(&data_dir.join("store"), store_config(&config))?;
+    tell(&report);
+    let outcome = block_on(serve(&config, &data_dir, &store, metrics, &ready_file));
+    store.close();
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+async fn serve(
+    config: &EdgeConfig,
+    data_dir: &Path,
+    store: &Store,
+    metrics: Metrics,
+    ready_file: &ReadyFile,
+) -> Result<(), NodeError> {
+    let mut signals = Signals::install().map_err(NodeError::Runtime)?;
+    let clock = NodeClock::start();
+    let name = node_name(data_dir);
+    let mqtt = start_mqtt(&config.mqtt, &config.session, broker_parts(config, &name, store)?, store)?;
+    let uplink_state = Arc::new(UplinkState::new());
+    let parts = http_parts(&name, store, &uplink_state, metrics.clone());
+    let http = start_http(&config.http, parts, &signals.shutdown).await?;
+    let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
+    let uplink = Uplink {
+        config: config.uplink.clone(),
+        data_dir: data_dir.to_owned(),
+        store: store.clone(),
+        clock,
+        state: uplink_state,
+    };
+    let (leave, leaving) = Shutdown::manual();
+    let uplink = tokio::spawn(uplink.run(leaving));
+
+    let addresses = [("mqtt", mqtt.as_ref().map(|server| server.addresses()[0])), ("http", http.as_ref().map(|(address, _)| *address))];
+    let listeners: BTreeMap<String, String> = addresses
+        .into_iter()
+        .filter_map(|(name, address)| address.map(|address| (name.to_owned(), address.to_string())))
+        .collect();
+    ready_file.write(&listeners)?;
+    tracing::info!(?listeners, name, "ready");
+
+    let failure = wait(&mut signals.shutdown, store, mqtt.as_ref()).await;
+    signals.trigger.stop();
+    let drained = stop_mqtt(mqtt).await;
+    leave.stop();
+    for task in [uplink, upkeep].into_iter().chain(http.map(|(_, task)| task)) {
+        if task.await.is_err() {
+            tracing::error!("a task of the node has panicked");
+        }
+    }
+    failure.map_or(drained, Err)
+}
+
+/// The name in the certificate; before the edge has joined, a neutral one.
+fn node_name(data_dir: &Path) -> String {
+    match EdgeKeys::load(data_dir) {
+        Ok(Some(keys)) => keys.identity.name.to_string(),
+        Ok(None) | Err(_) => "edge".to_owned(),
+    }
+}
+
+fn store_config(config: &EdgeConfig) -> StoreConfig {
+    let mut tracks: Vec<String> = config.forward_rules().iter().map(|rule| track_name(&rule.lane)).collect();
+    tracks.sort();
+    tracks.dedup();
+    let local = track_name(LOCAL_LANE);
+    tracks.push(local.clone());
+    StoreConfig {
+        sessions_only: vec![local],
+        segment_bytes: config.store.segment.0,
+        quota_bytes: Some(config.store.quota.0),
+        grace_bytes: config.store.grace.0,
+        session_pin_share: config.store.session_pin_share,
+        tail_bytes: config.store.tail.as_usize(),
+        ..StoreConfig::edge(tracks)
+    }
+}
+
+/// One line on what was found, at the level that it deserves.
+fn tell(report: &OpenReport) {
+    let epoch = report.incarnation.map(|incarnation| incarnation.epoch.0);
+    if report.is_damaged() || report.lost_records() > 0 {
+        tracing::error!(?epoch, lost = report.lost_records(), ?report, "the store was damaged; what is lost is declared as gaps");
+    } else {
+        tracing::info!(?epoch, created = report.created, recovered = report.recovered.0, "store open");
+    }
+}
+
+fn broker_parts(config: &EdgeConfig, name: &str, store: &Store) -> Result<BrokerParts, NodeError> {
+    let rules = rules(config, store)?;
+    let core = CoreConfig {
+        mode: Mode::ImmediateForClean,
+        local_track: store.track(&track_name(LOCAL_LANE)),
+        limits: CoreLimits::default(),
+    };
+    Ok(BrokerParts { name: name.to_owned(), route: Box::new(move || Box::new(rules) as Box<dyn Route>), core })
+}
+
+fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
+    let rules = config.forward_rules().into_iter().map(|rule| {
+        // The only durability so far; the others come with the overflow policies.
+        let Durability::Fsync = rule.durability;
+        let filter = Filter::parse(&rule.filter)
+            .map_err(|error| ConfigError::invalid("forward.filter", &rule.filter, error.to_string()))?;
+        let track = store.track(&track_name(&rule.lane)).expect("the store was opened with the lanes of the rules");
+        Ok(Rule { filter, track })
+    });
+    Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?))
+}
+
+fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Metrics) -> HttpParts {
+    let readiness = Readiness::new(&["store", "mqtt"]);
+    readiness.met("store");
+    readiness.met("mqtt");
+    let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
+    HttpParts {
+        title: "fellbeck-edge",
+        readiness,
+        metrics,
+        status: Arc::new(move || status(&name, &store, &uplink)),
+        extra: Default::default(),
+    }
+}

@@ -1,0 +1,164 @@
+//! The uplink: keeps a link to the cloud and sends every lane over it.
+//!
+//! In: the store's log, the configuration, the identity of the edge. Out: frames to the cloud, and the cursor that lets the store trim.
+//! One task owns all of it. It dials, runs one connection after another ([`driver`]), and waits between them.
+//! It decides nothing about data: [`fellbeck_link::Sender`] does. Without an identity it waits for one: `join` may come later.
+
+pub(crate) mod dial;
+mod driver;
+mod entries;
+mod lanes;
+mod memory;
+pub(crate) mod state;
+mod streams;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fellbeck_link::{Backoff, Sender, SenderConfig};
+use fellbeck_ops::config::HostPorts;
+use fellbeck_ops::identity::{EdgeKeys, edge_client_config};
+use fellbeck_ops::{NodeClock, Shutdown};
+use fellbeck_store::Store;
+
+use crate::config::UplinkConfig;
+use dial::Dialer;
+use driver::{Driver, End};
+use lanes::Lanes;
+use memory::Memory;
+use state::{LinkState, UplinkState};
+
+/// How often an edge that has not joined looks for its identity.
+const IDENTITY_POLL: Duration = Duration::from_secs(1);
+
+/// What the uplink works with.
+pub(crate) struct Uplink {
+    /// `[uplink]`.
+    pub(crate) config: UplinkConfig,
+    /// Where the identity is.
+    pub(crate) data_dir: PathBuf,
+    /// The log.
+    pub(crate) store: Store,
+    /// Time.
+    pub(crate) clock: NodeClock,
+    /// What the status page shows.
+    pub(crate) state: Arc<UplinkState>,
+}
+
+impl Uplink {
+    /// Runs until shutdown.
+    pub(crate) async fn run(self, mut shutdown: Shutdown) {
+        let Some(keys) = self.identity(&mut shutdown).await else { return };
+        let lanes = Lanes::of(&self.store);
+        let config = SenderConfig { read_bytes_max: self.read_bytes_max(), ..SenderConfig::default() };
+        let sender = Sender::new(config, keys.identity.name.as_str(), lanes.specs());
+        let memory = Memory::new(&self.store);
+        let mut driver = Driver::new(sender, lanes, memory, self.store.clone(), self.clock.clone(), self.state.clone());
+        let mut backoff = self.backoff();
+        let mut keys = keys;
+        while !shutdown.is_requested() {
+            let wait = match self.attempt(&mut driver, &keys, &mut shutdown).await {
+                End::Lost { acked } => {
+                    if acked {
+                        backoff.reset();
+                    }
+                    backoff.next_wait()
+                }
+                End::Refused { retry_after } => backoff.next_wait_at_least(retry_after.unwrap_or_default()),
+            };
+            self.state.waiting(wait);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.requested() => return,
+            }
+            // A new join replaces the identity while the node runs.
+            if let Ok(Some(fresh)) = EdgeKeys::load(&self.data_dir) {
+                keys = fresh;
+            }
+        }
+    }
+
+    fn read_bytes_max(&self) -> usize {
+        // A lane holds up to two reads in memory.
+        (self.config.read_ahead.as_usize() / 4).clamp(32 << 10, 256 << 10)
+    }
+
+    fn backoff(&self) -> Backoff {
+        let first = Duration::from_millis(self.config.backoff_min_ms);
+        let max = Duration::from_millis(self.config.backoff_max_ms);
+        Backoff::new(first, max, rand::random())
+    }
+
+    /// Waits for an identity; `None` at shutdown.
+    async fn identity(&self, shutdown: &mut Shutdown) -> Option<EdgeKeys> {
+        let mut told = false;
+        loop {
+            match EdgeKeys::load(&self.data_dir) {
+                Ok(Some(keys)) => return Some(keys),
+                Ok(None) if !told => {
+                    told = true;
+                    tracing::warn!("this edge has not joined a cloud: it serves and buffers; run `fellbeck-edge join TOKEN`");
+                    self.state.set(LinkState::NotJoined);
+                }
+                Ok(None) => {}
+                Err(error) if !told => {
+                    told = true;
+                    tracing::error!(%error, "the identity of this edge cannot be used");
+                    self.state.failed(&error.to_string());
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(IDENTITY_POLL) => {}
+                () = shutdown.requested() => return None,
+            }
+        }
+    }
+
+    /// One round over the cloud's addresses; ends with the first connection that worked, or with none.
+    async fn attempt(&self, driver: &mut Driver, keys: &EdgeKeys, shutdown: &mut Shutdown) -> End {
+        let addresses = if self.config.cloud.0.is_empty() { &keys.cloud } else { &self.config.cloud };
+        let dialer = match edge_client_config(keys).map_err(|e| e.to_string()).and_then(|tls| {
+            Dialer::new(&self.config, tls)
+        }) {
+            Ok(dialer) => dialer,
+            Err(error) => {
+                self.state.failed(&error);
+                return End::Lost { acked: false };
+            }
+        };
+        let end = self.first_that_works(driver, &dialer, addresses, keys, shutdown).await;
+        dialer.idle().await;
+        end
+    }
+
+    async fn first_that_works(
+        &self,
+        driver: &mut Driver,
+        dialer: &Dialer,
+        addresses: &HostPorts,
+        keys: &EdgeKeys,
+        shutdown: &mut Shutdown,
+    ) -> End {
+        let within = Duration::from_millis(self.config.connect_timeout_ms);
+        for address in &addresses.0 {
+            self.state.connecting(address);
+            let outcome = tokio::select! {
+                outcome = tokio::time::timeout(within, dialer.connect(address)) => outcome,
+                () = shutdown.requested() => return End::Lost { acked: false },
+            };
+            match outcome {
+                Ok(Ok((connection, peer))) => {
+                    return driver.run(connection, peer, keys.identity.instance, shutdown).await;
+                }
+                Ok(Err(error)) => self.state.failed(&format!("{address}: {error}")),
+                Err(_) => self.state.failed(&format!("{address}: no answer within {within:?}")),
+            }
+        }
+        if addresses.0.is_empty() {
+            self.state.failed("no cloud address: set uplink.cloud, or join with a token that names one");
+        }
+        End::Lost { acked: false }
+    }
+}

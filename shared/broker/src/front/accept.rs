@@ -1,0 +1,207 @@
+//! Accepts sockets on the broker thread and gives each to ntex-mqtt, with our handshake and middleware.
+//!
+//! In: listeners. Out: one task per connection. Bounded: beyond `connections_max` a socket is closed at once; a socket without
+//! a whole CONNECT in time is closed. ntex's own server is not used: it would put the connections on a thread of their own.
+
+use std::net::{TcpListener, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ntex::io::{Io, IoConfig};
+use ntex::rt::{JoinHandle, from_tcp_stream, spawn};
+use ntex::service::cfg::SharedCfg;
+use ntex::service::{Pipeline, Service, ServiceFactory, fn_factory_with_config, fn_service};
+use ntex::time::Seconds;
+use ntex_mqtt::error::{DecodeError, ProtocolError};
+use ntex_mqtt::{Control, HandshakeError, MqttError, MqttServer, MqttServiceConfig, QoS, Reason, v3, v5};
+
+use super::broker::Broker;
+use super::counters;
+use super::frames::Fault;
+use super::handshake::{State, Unanswered, connect_v3, connect_v5};
+use super::middleware::TakeAll;
+use super::preface::{Preface, PrefaceCodec};
+
+/// Accepting ends when this is dropped.
+pub(super) struct Accepting(Vec<Option<JoinHandle<()>>>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        for task in self.0.iter_mut().filter_map(Option::take) {
+            task.cancel();
+        }
+    }
+}
+
+pub(super) async fn start(broker: &Rc<Broker>, listeners: Vec<TcpListener>) -> std::io::Result<Accepting> {
+    let cfg = shared_cfg(broker);
+    let service = mqtt(broker)
+        .create(cfg.clone())
+        .await
+        .map_err(|_| std::io::Error::other("MQTT service"))?;
+    let pipeline = Pipeline::new(service);
+    let mut tasks = Vec::new();
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tasks.push(Some(spawn(accept(
+            broker.clone(),
+            listener,
+            pipeline.clone(),
+            cfg.clone(),
+        ))));
+    }
+    Ok(Accepting(tasks))
+}
+
+fn shared_cfg(broker: &Broker) -> SharedCfg {
+    let config = &broker.config;
+    let timeout = Seconds(u16::try_from(config.first_packet_timeout.as_secs().max(1)).unwrap_or(u16::MAX));
+    SharedCfg::new("MQTT")
+        .add(IoConfig::new().set_write_buf(config.write_buffer_high, WRITE_LOW, BUFFERS_KEPT))
+        .add(
+            MqttServiceConfig::new()
+                .set_max_qos(QoS::ExactlyOnce)
+                .set_max_size(config.packet_max)
+                // Packets reach the codec whole (`frames`), so payloads are never handed out in chunks.
+                .set_min_chunk_size(config.packet_max)
+                .set_max_topic_alias(config.topic_alias_maximum)
+                .set_connect_timeout(timeout),
+        )
+        .build()
+}
+
+const WRITE_LOW: usize = 1024;
+const BUFFERS_KEPT: usize = 64;
+
+/// Wait after the system refused a socket (out of file descriptors, mostly).
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+async fn accept<S>(broker: Rc<Broker>, listener: tokio::net::TcpListener, mqtt: Pipeline<S>, cfg: SharedCfg)
+where
+    S: Service<Io, Response = (), Error = MqttError<Unanswered>> + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if broker.sockets.get() >= broker.config.connections_max => {
+                counters::rejected("too_many_connections");
+                drop(stream);
+            }
+            Ok((stream, _)) => {
+                let socket = Socket::new(broker.clone());
+                let stream = stream.into_std();
+                spawn(serve(socket, stream, mqtt.clone(), cfg.clone()));
+            }
+            Err(error) => {
+                counters::rejected("accept_error");
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(AFTER_ERROR).await;
+            }
+        }
+    }
+}
+
+/// Counts an accepted socket until its task ends.
+struct Socket(Rc<Broker>);
+
+impl Socket {
+    fn new(broker: Rc<Broker>) -> Self {
+        broker.sockets.set(broker.sockets.get() + 1);
+        Self(broker)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.0.sockets.set(self.0.sockets.get() - 1);
+    }
+}
+
+async fn serve<S>(socket: Socket, stream: std::io::Result<TcpStream>, mqtt: Pipeline<S>, cfg: SharedCfg)
+where
+    S: Service<Io, Response = (), Error = MqttError<Unanswered>> + 'static,
+{
+    let Ok(io) = stream.and_then(|stream| from_tcp_stream(stream, cfg)) else {
+        counters::rejected("socket_error");
+        return;
+    };
+    let broker = &socket.0;
+    let codec = PrefaceCodec {
+        packet_max: broker.config.packet_max,
+    };
+    match tokio::time::timeout(broker.config.first_packet_timeout, io.recv(&codec)).await {
+        Ok(Ok(Some(Preface::Connect))) => {
+            if let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await {
+                counters::rejected("malformed_connect");
+            }
+        }
+        Ok(Ok(Some(Preface::Refuse { answer, reason }))) => {
+            counters::rejected(reason);
+            drop(io.encode_slice(answer));
+            drop(io.shutdown().await);
+        }
+        Ok(_) => counters::rejected("closed_before_connect"),
+        Err(_) => counters::rejected("first_packet_timeout"),
+    }
+}
+
+fn mqtt(
+    broker: &Rc<Broker>,
+) -> impl ServiceFactory<
+    Io,
+    SharedCfg,
+    Response = (),
+    Service = impl Service<Io, Response = (), Error = MqttError<Unanswered>> + 'static,
+> {
+    let (for_v3, for_v5) = (broker.clone(), broker.clone());
+    let v3 = v3::MqttServer::new(async move |handshake: v3::Handshake| connect_v3(for_v3.clone(), handshake).await)
+        .replace_middlewares(TakeAll)
+        .control(fn_factory_with_config(async |session: v3::Session<State>| {
+            Ok::<_, Unanswered>(fn_service(move |control| {
+                on_control(&session, &control);
+                async { Ok::<_, Unanswered>(None) }
+            }))
+        }))
+        .publish(fn_factory_with_config(async |_: v3::Session<State>| {
+            Ok::<_, Unanswered>(fn_service(async |_: v3::Publish| Ok::<_, Unanswered>(())))
+        }));
+    let v5 = v5::MqttServer::new(async move |handshake: v5::Handshake| connect_v5(for_v5.clone(), handshake).await)
+        .replace_middlewares(TakeAll)
+        .control(fn_factory_with_config(async |session: v5::Session<State>| {
+            Ok::<_, Unanswered>(fn_service(move |control| {
+                on_control(&session, &control);
+                async { Ok::<_, Unanswered>(None) }
+            }))
+        }))
+        .publish(fn_factory_with_config(async |_: v5::Session<State>| {
+            Ok::<_, Unanswered>(fn_service(async |publish: v5::Publish| {
+                Ok::<_, Unanswered>(publish.ack())
+            }))
+        }));
+    MqttServer::new().v3(v3).v5(v5)
+}
+
+/// What the dispatcher of ntex-mqtt tells about a connection.
+fn on_control(attached: &State, control: &Control<Unanswered>) {
+    match control {
+        Control::WrBackpressure(state) if state.enabled() => attached.backlogged(),
+        Control::WrBackpressure(_) => attached.writable(),
+        Control::Stop(Reason::Protocol(error)) => attached.fail(fault(error.get_ref())),
+        // The drop of the last service tells the broker.
+        Control::Stop(Reason::Error(_) | Reason::PeerGone(_)) => {}
+    }
+}
+
+fn fault(error: &ProtocolError) -> Fault {
+    match error {
+        ProtocolError::Decode(DecodeError::MaxSizeExceeded { .. }) => Fault {
+            reason: 0x95,
+            text: "packet exceeds the maximum packet size",
+        },
+        ProtocolError::Decode(_) => Fault::malformed("malformed packet"),
+        ProtocolError::KeepAliveTimeout | ProtocolError::ReadTimeout => Fault {
+            reason: 0x8D,
+            text: "keep alive timeout",
+        },
+        ProtocolError::Encode(_) | ProtocolError::ProtocolViolation(_) => Fault::protocol("protocol error"),
+    }
+}

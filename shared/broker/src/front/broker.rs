@@ -1,0 +1,350 @@
+//! The broker loop: the session core, the store's submitter and the table of connections, as one unit on the broker thread.
+//!
+//! In: packets (from the middleware), completed commits, committed blocks, answers of reads, ticks. Out: commits and reads for
+//! the store, packets on the wire. Every entry calls the core directly and wakes the turn, which hands the gathered changes to
+//! the store once per turn of the event loop.
+//! Borrowed mutably for the length of one call, never across an await. A panic within a call makes the node stop: the core
+//! would be half changed.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
+use fellbeck_store::{Level, Store, SubmitError, Submitter};
+use ntex::task::LocalWaker;
+
+use super::config::MqttServerConfig;
+use super::connection::{Connection, Held, Phase};
+use super::connections::Connections;
+use super::counters;
+use super::failure::Failure;
+use super::frames::{Assembly, Fault};
+use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
+use crate::wire::{ConnId, Connect, PublishIn};
+
+/// Shared by everything on the broker thread.
+pub(super) struct Broker {
+    state: RefCell<State>,
+    pub(super) config: MqttServerConfig,
+    pub(super) assembly: Rc<Assembly>,
+    pub(super) store: Store,
+    pub(super) failure: Failure,
+    /// Announced to MQTT 5 clients.
+    pub(super) receive_maximum: u16,
+    pub(super) session_expiry_max_secs: u32,
+    /// Woken when there may be something for the store.
+    pub(super) turn: LocalWaker,
+    turn_due: Cell<bool>,
+    /// Nothing is read from any socket while set.
+    paused: Cell<bool>,
+    closing: Cell<bool>,
+    /// Sockets that are gone, in order; the core hears of them in the next turn.
+    gone: RefCell<Vec<ConnId>>,
+    /// Accepted sockets that have not been closed, handshakes included.
+    pub(super) sockets: Cell<usize>,
+    next_id: Cell<u64>,
+    /// Encoded properties of the publish at hand; kept for its capacity.
+    pub(super) scratch: RefCell<Vec<u8>>,
+    started: Instant,
+    now: Cell<Now>,
+    now_is_fresh: Cell<bool>,
+    clock: Cell<ClockQuality>,
+}
+
+/// What a call may use: the core, and the two ports it works through.
+pub(super) struct State {
+    pub(super) core: Core,
+    pub(super) wire: Connections,
+    pub(super) submitter: Submitter,
+    /// Connections with a held publish, oldest first.
+    held: Vec<Rc<Connection>>,
+    /// First commit whose block has not been given to the core.
+    pub(super) tail_next: CommitNumber,
+}
+
+/// What a broker is made of.
+pub(super) struct Parts {
+    pub(super) core: Core,
+    pub(super) limits: CoreLimits,
+    pub(super) store: Store,
+    pub(super) submitter: Submitter,
+    pub(super) failure: Failure,
+    /// Number of open connections, for other threads.
+    pub(super) count: Arc<AtomicUsize>,
+}
+
+/// Stops the node when a call unwinds.
+struct Bomb<'a>(&'a Failure);
+
+impl Drop for Bomb<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report("the broker thread panicked");
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn new(config: MqttServerConfig, parts: Parts) -> Self {
+        let Parts {
+            core,
+            limits,
+            store,
+            submitter,
+            failure,
+            count,
+        } = parts;
+        let clock = (config.clock)();
+        let assembly = Assembly::new(config.partial_bytes_max.max(config.packet_max as usize));
+        let tail_next = store.newest_commit().next();
+        let broker = Self {
+            state: RefCell::new(State {
+                core,
+                wire: Connections::new(count),
+                submitter,
+                held: Vec::new(),
+                tail_next,
+            }),
+            config,
+            assembly,
+            store,
+            failure,
+            receive_maximum: limits.receive_maximum,
+            session_expiry_max_secs: limits.session_expiry_max_secs,
+            turn: LocalWaker::new(),
+            turn_due: Cell::new(false),
+            paused: Cell::new(false),
+            closing: Cell::new(false),
+            gone: RefCell::new(Vec::new()),
+            sockets: Cell::new(0),
+            next_id: Cell::new(1),
+            scratch: RefCell::new(Vec::new()),
+            started: Instant::now(),
+            now: Cell::new(Now {
+                tick: Tick::default(),
+                wall: WallTime(0),
+                clock,
+            }),
+            now_is_fresh: Cell::new(false),
+            clock: Cell::new(clock),
+        };
+        broker.read_clock();
+        broker
+    }
+
+    /// Runs one call on the core and wakes the turn.
+    pub(super) fn with<R>(&self, call: impl FnOnce(&mut State, Now) -> R) -> R {
+        let now = self.now();
+        let _bomb = Bomb(&self.failure);
+        let result = call(&mut self.state.borrow_mut(), now);
+        self.wake_turn();
+        result
+    }
+
+    pub(super) fn wake_turn(&self) {
+        if !self.turn_due.replace(true) {
+            self.turn.wake();
+        }
+    }
+
+    /// True once per wake.
+    pub(super) fn take_turn(&self) -> bool {
+        self.turn_due.replace(false)
+    }
+
+    /// The time, read once per turn.
+    pub(super) fn now(&self) -> Now {
+        if !self.now_is_fresh.replace(true) {
+            self.read_clock();
+        }
+        self.now.get()
+    }
+
+    fn read_clock(&self) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.now.set(Now {
+            tick: Tick(self.started.elapsed()),
+            wall: WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)),
+            clock: self.clock.get(),
+        });
+    }
+
+    pub(super) fn next_id(&self) -> ConnId {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        ConnId(id)
+    }
+
+    /// Whether a connection may take the next packet out of its read buffer.
+    pub(super) fn may_read(&self, connection: &Connection) -> bool {
+        !self.paused.get() && connection.held.borrow().is_none()
+    }
+
+    fn set_paused(&self, paused: bool) {
+        if self.paused.replace(paused) && !paused {
+            for connection in self.state.borrow().wire.iter() {
+                connection.io.notify_dispatcher();
+            }
+        }
+    }
+
+    pub(super) fn connect(&self, connection: &Rc<Connection>, connect: Connect) {
+        self.with(|state, now| {
+            state.wire.insert(connection.clone());
+            state.core.handle_connect(connection.id, connect, now, &mut state.wire);
+        });
+    }
+
+    /// A PUBLISH. When the core asks to hold it, `keep` makes the copy that waits.
+    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>, keep: impl FnOnce() -> Held) {
+        let pressure = self.pressure();
+        self.with(|state, now| {
+            state.wire.counters.published(publish.qos, publish.payload.len());
+            let outcome = state
+                .core
+                .handle_publish(connection.id, publish, pressure, now, &mut state.wire);
+            if outcome == Outcome::Hold {
+                state.wire.counters.held.increment(1);
+                *connection.held.borrow_mut() = Some(keep());
+                state.held.push(connection.clone());
+            }
+        });
+    }
+
+    /// Offers the held publishes again, oldest first, while the core takes them.
+    pub(super) fn retry_held(&self) {
+        if self.state.borrow().held.is_empty() {
+            return;
+        }
+        let pressure = self.pressure();
+        self.with(|state, now| {
+            let mut waiting = std::mem::take(&mut state.held);
+            waiting.retain(|connection| {
+                // Out of its slot during the call, since the core may close the connection, which empties the slot.
+                let Some(held) = connection.held.take() else {
+                    return false;
+                };
+                let outcome = state
+                    .core
+                    .handle_publish(connection.id, held.publish(), pressure, now, &mut state.wire);
+                if outcome == Outcome::Hold && connection.phase.get() == Phase::Open {
+                    *connection.held.borrow_mut() = Some(held);
+                    return true;
+                }
+                connection.io.notify_dispatcher();
+                false
+            });
+            state.held = waiting;
+        });
+    }
+
+    fn pressure(&self) -> Pressure {
+        match self.store.pressure().level {
+            Level::Normal => Pressure::Normal,
+            Level::High => Pressure::High,
+            Level::Full => Pressure::Full,
+        }
+    }
+
+    pub(super) fn backlogged(&self, connection: &Connection) {
+        if connection.backlogged_since.get().is_none() {
+            connection.backlogged_since.set(Some(self.now().tick));
+            self.state.borrow().wire.counters.backlogged.increment(1);
+        }
+    }
+
+    pub(super) fn writable(&self, connection: &Connection) {
+        connection.backlogged_since.set(None);
+        self.with(|state, now| state.core.handle_writable(connection.id, now, &mut state.wire));
+    }
+
+    /// The client broke the protocol, or the front must end the connection: reason, will, close.
+    pub(super) fn fail(&self, connection: &Connection, fault: Fault) {
+        if connection.phase.get() == Phase::Closed {
+            return;
+        }
+        tracing::debug!(connection = connection.id.0, reason = fault.reason, "{}", fault.text);
+        counters::ended(fault.reason);
+        connection.end(fault);
+        self.socket_gone(connection.id);
+    }
+
+    /// The socket is gone, or will be: the core hears of it in the next turn. Idempotent, callable from anywhere.
+    pub(super) fn socket_gone(&self, id: ConnId) {
+        self.gone.borrow_mut().push(id);
+        self.wake_turn();
+    }
+
+    /// One turn: what ended goes to the core, and everything gathered goes to the store. Returns what the core wants to read.
+    pub(super) fn run_turn(&self) -> (Vec<ReadRequest>, Vec<ScanRequest>) {
+        self.now_is_fresh.set(false);
+        let now = self.now();
+        let work = {
+            let _bomb = Bomb(&self.failure);
+            let state = &mut *self.state.borrow_mut();
+            for id in self.gone.take() {
+                if state.wire.remove(id) {
+                    state.core.handle_closed(id, now, &mut state.wire);
+                }
+            }
+            self.submit(state);
+            let reads = std::iter::from_fn(|| state.core.poll_read(now)).collect();
+            let scans = std::iter::from_fn(|| state.core.poll_scan(now)).collect();
+            (reads, scans)
+        };
+        self.update_pause();
+        work
+    }
+
+    fn submit(&self, state: &mut State) {
+        while let Some(commit) = state.core.take_commit() {
+            match state.submitter.submit(commit) {
+                Ok(ticket) => state.core.handle_submitted(ticket),
+                Err(SubmitError::Full(commit)) => {
+                    // The next completed commit makes room and wakes the turn.
+                    state.core.untake_commit(commit);
+                    return;
+                }
+                Err(error) => {
+                    self.failure.report(&format!("the store takes no commits: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Stops or resumes reading as the core wants it.
+    pub(super) fn update_pause(&self) {
+        let wanted = self.closing.get() || self.state.borrow().core.wants_pause();
+        self.set_paused(wanted);
+    }
+
+    /// From now on nothing is read.
+    pub(super) fn start_closing(&self) {
+        self.closing.set(true);
+        self.update_pause();
+    }
+
+    /// Time until the core's next deadline.
+    pub(super) fn until_timeout(&self) -> Duration {
+        let due = self.state.borrow().core.poll_timeout();
+        due.map_or(Duration::MAX, |due| due.since(Tick(self.started.elapsed())))
+    }
+
+    pub(super) fn connections(&self) -> Vec<Rc<Connection>> {
+        self.state.borrow().wire.iter().cloned().collect()
+    }
+
+    /// True when nothing is on its way to the store.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state.borrow().submitter.outstanding() == 0 && !self.turn_due.get()
+    }
+
+    pub(super) fn refresh_clock(&self) {
+        self.clock.set((self.config.clock)());
+        self.now_is_fresh.set(false);
+    }
+}

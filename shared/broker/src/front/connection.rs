@@ -1,0 +1,219 @@
+//! One network connection: its socket handle, its phase, and what of the protocol belongs to the connection, not to the session.
+//!
+//! Shared by `Rc` between the table of connections, the middleware and the handshake, all on the broker thread.
+//! Holds inbound topic aliases, bytes of a packet that is not whole yet, a publish that waits for room, and the time of the last
+//! packet. Decides nothing about messages.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use fellbeck_core::{QoS, Tick};
+use ntex::channel::oneshot;
+use ntex::io::IoRef;
+use ntex::util::{ByteString, Bytes};
+
+use super::encode;
+use super::frames::{Fault, Frames};
+use crate::wire::{ConnId, PublishIn, Version};
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// CONNECT was given to the session core; CONNACK has not been written. Packets of the core wait in `early`.
+    Connecting,
+    /// CONNACK is in the write buffer.
+    Open,
+    /// Being closed: nothing more is read or written.
+    Closed,
+}
+
+/// The session core's answer to a CONNECT.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnAck {
+    pub(super) session_present: bool,
+    pub(super) reason: u8,
+}
+
+/// A publish that the core asked to hold (3.1.1 at full quota): nothing of this connection is read until it was taken.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) topic: ByteString,
+    pub(super) payload: Bytes,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) dup: bool,
+    pub(super) packet_id: Option<u16>,
+    pub(super) properties: Vec<u8>,
+    pub(super) expiry_secs: Option<u32>,
+}
+
+impl Held {
+    pub(super) fn publish(&self) -> PublishIn<'_> {
+        PublishIn {
+            topic: &self.topic,
+            payload: &self.payload,
+            qos: self.qos,
+            retain: self.retain,
+            dup: self.dup,
+            packet_id: self.packet_id,
+            properties: &self.properties,
+            expiry_secs: self.expiry_secs,
+        }
+    }
+}
+
+pub(super) struct Connection {
+    pub(super) id: ConnId,
+    pub(super) io: IoRef,
+    pub(super) version: Version,
+    /// Largest packet that the client takes.
+    pub(super) client_packet_max: u32,
+    /// One and a half times the keep-alive; zero: never.
+    pub(super) silence_max: Duration,
+    /// The CONNECT asked for a session that ends with the connection, which a DISCONNECT may not extend.
+    pub(super) ends_with_connection: bool,
+    pub(super) phase: Cell<Phase>,
+    pub(super) last_packet: Cell<Tick>,
+    pub(super) backlogged_since: Cell<Option<Tick>>,
+    /// Whole packets in the read buffer that the codec has not taken yet.
+    pub(super) whole_packets: Cell<u32>,
+    /// Found behind those packets; reported when they are handled.
+    pub(super) fault: Cell<Option<Fault>>,
+    pub(super) frames: RefCell<Frames>,
+    pub(super) held: RefCell<Option<Held>>,
+    pub(super) early: RefCell<Vec<u8>>,
+    pub(super) connack: Cell<Option<oneshot::Sender<ConnAck>>>,
+    /// Ended between the decision about CONNACK and its writing.
+    end_at_open: Cell<Option<Fault>>,
+    aliases: RefCell<Vec<Option<ByteString>>>,
+}
+
+/// What the handshake knows of a new connection.
+pub(super) struct Opening {
+    pub(super) id: ConnId,
+    pub(super) io: IoRef,
+    pub(super) version: Version,
+    pub(super) client_packet_max: u32,
+    pub(super) silence_max: Duration,
+    pub(super) ends_with_connection: bool,
+    pub(super) frames: Frames,
+    pub(super) now: Tick,
+}
+
+impl Connection {
+    pub(super) fn new(opening: Opening, connack: oneshot::Sender<ConnAck>) -> Self {
+        Self {
+            id: opening.id,
+            io: opening.io,
+            version: opening.version,
+            client_packet_max: opening.client_packet_max,
+            silence_max: opening.silence_max,
+            ends_with_connection: opening.ends_with_connection,
+            phase: Cell::new(Phase::Connecting),
+            last_packet: Cell::new(opening.now),
+            backlogged_since: Cell::new(None),
+            whole_packets: Cell::new(0),
+            fault: Cell::new(None),
+            frames: RefCell::new(opening.frames),
+            held: RefCell::new(None),
+            early: RefCell::new(Vec::new()),
+            connack: Cell::new(Some(connack)),
+            end_at_open: Cell::new(None),
+            aliases: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Appends bytes to the write buffer, or keeps them until CONNACK is there. A closed connection swallows them.
+    pub(super) fn write(&self, head: &[u8], payload: &[u8]) {
+        match self.phase.get() {
+            Phase::Open => {
+                // An error means that the socket is gone, which the dispatcher reports on its own way.
+                drop(self.io.with_write_buf(|out| {
+                    out.extend_from_slice(head);
+                    out.extend_from_slice(payload);
+                }));
+            }
+            Phase::Connecting => {
+                let mut early = self.early.borrow_mut();
+                early.extend_from_slice(head);
+                early.extend_from_slice(payload);
+            }
+            Phase::Closed => {}
+        }
+    }
+
+    /// CONNACK was written: what had to wait for it follows, be it the end.
+    pub(super) fn open(&self) {
+        if self.phase.get() == Phase::Connecting {
+            self.phase.set(Phase::Open);
+            let early = self.early.take();
+            self.write(&early, &[]);
+        } else if let Some(why) = self.end_at_open.take() {
+            self.say_goodbye(why);
+            self.io.close();
+        }
+    }
+
+    /// Sends DISCONNECT (5.0, reason other than 0) and closes the socket once the write buffer is empty. Idempotent.
+    pub(super) fn end(&self, why: Fault) {
+        let before = self.phase.replace(Phase::Closed);
+        if before == Phase::Closed {
+            return;
+        }
+        self.held.take();
+        self.frames.borrow_mut().forget();
+        if before == Phase::Connecting && self.connack.take().is_none() {
+            // CONNACK is decided but not written: closing now would lose it. A refusal closes by itself.
+            self.end_at_open.set(Some(why));
+            return;
+        }
+        if before == Phase::Open {
+            self.say_goodbye(why);
+        }
+        self.io.close();
+        self.io.notify_dispatcher();
+    }
+
+    fn say_goodbye(&self, why: Fault) {
+        if self.version == Version::V5 && why.reason != 0 {
+            let mut out = Vec::with_capacity(64);
+            encode::put_disconnect(&mut out, why.reason, why.text, self.client_packet_max);
+            drop(self.io.encode_slice(&out));
+        }
+    }
+
+    pub(super) fn is_backlogged(&self) -> bool {
+        match self.phase.get() {
+            Phase::Open => self.io.is_wr_backpressure(),
+            // Deliveries wait for CONNACK.
+            Phase::Connecting => true,
+            Phase::Closed => false,
+        }
+    }
+
+    /// The topic of a PUBLISH after its alias is applied ([MQTT5-3.3.2.3.4]).
+    pub(super) fn resolve_alias(&self, topic: ByteString, alias: Option<u16>, max: u16) -> Result<ByteString, Fault> {
+        const INVALID: Fault = Fault {
+            reason: 0x94,
+            text: "topic alias invalid",
+        };
+        let Some(alias) = alias else {
+            return Ok(topic);
+        };
+        if alias == 0 || alias > max {
+            return Err(INVALID); // [MQTT5-3.3.2-8], [MQTT5-3.3.2-9]
+        }
+        let slot = usize::from(alias - 1);
+        let mut aliases = self.aliases.borrow_mut();
+        if topic.is_empty() {
+            let known = aliases.get(slot).and_then(Clone::clone);
+            return known.ok_or(Fault::protocol("topic alias without a topic"));
+        }
+        if aliases.len() <= slot {
+            aliases.resize(slot + 1, None);
+        }
+        // A copy of its own: the decoded one is a slice that would keep a whole read buffer alive.
+        aliases[slot] = Some(ByteString::from(topic.as_str().to_owned()));
+        Ok(topic)
+    }
+}

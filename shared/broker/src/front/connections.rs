@@ -1,0 +1,117 @@
+//! The table of open connections, and the port through which the session core speaks to them.
+//!
+//! In: packets and closes from the core. Out: bytes in write buffers. Owned by the broker loop, which calls the core with it.
+//! Bounded by `connections_max`; a write buffer is bounded since the core sends no PUBLISH to a backlogged connection, and
+//! ntex reads nothing from one.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ntex::util::HashMap;
+
+use super::connection::{ConnAck, Connection};
+use super::counters::{self, Counters};
+use super::encode;
+use super::frames::Fault;
+use crate::wire::{Close, ConnId, Delivery, PacketOut, Wire};
+
+pub(super) struct Connections {
+    open: HashMap<ConnId, Rc<Connection>>,
+    pub(super) counters: Counters,
+    scratch: Vec<u8>,
+    /// Number of open connections, as other threads see it.
+    count: Arc<AtomicUsize>,
+}
+
+impl Connections {
+    pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
+        Self {
+            open: HashMap::default(),
+            counters: Counters::new(),
+            scratch: Vec::with_capacity(1024),
+            count,
+        }
+    }
+
+    pub(super) fn insert(&mut self, connection: Rc<Connection>) {
+        self.open.insert(connection.id, connection);
+        self.show_count();
+    }
+
+    /// Returns false when it was gone already.
+    pub(super) fn remove(&mut self, id: ConnId) -> bool {
+        let known = self.open.remove(&id).is_some();
+        self.show_count();
+        known
+    }
+
+    fn show_count(&self) {
+        self.counters.connections.set(self.open.len() as f64);
+        self.count.store(self.open.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Connection>> {
+        self.open.values()
+    }
+
+    fn publish(&mut self, to: ConnId, delivery: &Delivery<'_>) -> bool {
+        let Some(connection) = self.open.get(&to) else {
+            return true;
+        };
+        self.scratch.clear();
+        let max = connection.client_packet_max;
+        if !encode::put_publish_head(&mut self.scratch, connection.version, delivery, max) {
+            return false;
+        }
+        connection.write(&self.scratch, delivery.record.payload);
+        self.counters.delivered(delivery.qos, delivery.record.payload.len());
+        true
+    }
+}
+
+impl Wire for Connections {
+    fn send(&mut self, to: ConnId, packet: PacketOut<'_>) -> bool {
+        match packet {
+            PacketOut::Publish(delivery) => return self.publish(to, &delivery),
+            PacketOut::ConnAck {
+                session_present,
+                reason,
+            } => {
+                if let Some(waiting) = self.open.get(&to).and_then(|connection| connection.connack.take()) {
+                    // The handshake that waited may be gone with its socket.
+                    waiting
+                        .send(ConnAck {
+                            session_present,
+                            reason,
+                        })
+                        .ok();
+                }
+            }
+            _ => {
+                if let Some(connection) = self.open.get(&to) {
+                    self.scratch.clear();
+                    encode::put_control(&mut self.scratch, connection.version, &packet);
+                    connection.write(&self.scratch, &[]);
+                }
+            }
+        }
+        true
+    }
+
+    fn is_backlogged(&self, to: ConnId) -> bool {
+        self.open.get(&to).is_some_and(|connection| connection.is_backlogged())
+    }
+
+    fn close(&mut self, to: ConnId, why: Close) {
+        if let Some(connection) = self.open.remove(&to) {
+            tracing::debug!(connection = to.0, reason = why.reason, "{}", why.text);
+            counters::ended(why.reason);
+            connection.end(Fault {
+                reason: why.reason,
+                text: why.text,
+            });
+            self.show_count();
+        }
+    }
+}

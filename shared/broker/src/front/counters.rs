@@ -1,0 +1,78 @@
+//! Metrics of the front.
+//!
+//! Those of the message path are handles, looked up once, so that a message costs one atomic addition; the rare ones are looked
+//! up when they happen. The recorder must be installed before the server starts.
+
+use fellbeck_core::QoS;
+use metrics::{Counter, Gauge, counter, gauge};
+
+/// Handles of the counters that a message touches.
+pub(super) struct Counters {
+    pub(super) connections: Gauge,
+    pub(super) backlogged: Counter,
+    pub(super) held: Counter,
+    published: [Counter; 3],
+    published_bytes: Counter,
+    delivered: [Counter; 3],
+    delivered_bytes: Counter,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        let by_qos = |name: &'static str| [0, 1, 2].map(|qos: u8| counter!(name, "qos" => qos.to_string()));
+        Self {
+            connections: gauge!("fellbeck_broker_connections"),
+            backlogged: counter!("fellbeck_broker_backlogged_total"),
+            held: counter!("fellbeck_broker_held_publishes_total"),
+            published: by_qos("fellbeck_broker_received_total"),
+            published_bytes: counter!("fellbeck_broker_received_payload_bytes_total"),
+            delivered: by_qos("fellbeck_broker_sent_total"),
+            delivered_bytes: counter!("fellbeck_broker_sent_payload_bytes_total"),
+        }
+    }
+
+    pub(super) fn published(&self, qos: QoS, bytes: usize) {
+        self.published[qos as usize].increment(1);
+        self.published_bytes.increment(bytes as u64);
+    }
+
+    pub(super) fn delivered(&self, qos: QoS, bytes: usize) {
+        self.delivered[qos as usize].increment(1);
+        self.delivered_bytes.increment(bytes as u64);
+    }
+}
+
+/// A CONNECT was accepted.
+pub(super) fn connected(version: crate::wire::Version) {
+    let version = match version {
+        crate::wire::Version::V3 => "3.1.1",
+        crate::wire::Version::V5 => "5.0",
+    };
+    counter!("fellbeck_broker_connects_total", "version" => version).increment(1);
+}
+
+/// A connection was refused before it became a session.
+pub(super) fn rejected(reason: &'static str) {
+    counter!("fellbeck_broker_rejects_total", "reason" => reason).increment(1);
+}
+
+/// The server ended a connection with an MQTT 5 reason code.
+pub(super) fn ended(reason: u8) {
+    let name = match reason {
+        0x00 => "normal",
+        0x81 => "malformed_packet",
+        0x82 => "protocol_error",
+        0x87 => "not_authorized",
+        0x8B => "shutting_down",
+        0x8C => "bad_authentication_method",
+        0x8D => "keep_alive_timeout",
+        0x8E => "session_taken_over",
+        0x90 => "topic_name_invalid",
+        0x93 => "receive_maximum_exceeded",
+        0x94 => "topic_alias_invalid",
+        0x95 => "packet_too_large",
+        0x97 => "quota_exceeded",
+        _ => "other",
+    };
+    counter!("fellbeck_broker_disconnects_total", "reason" => name).increment(1);
+}

@@ -1,0 +1,337 @@
+//! The MQTT server as a node sees it: start, addresses, failure, shutdown. The only part that other threads touch.
+//!
+//! In: settings, a session core to be made on the broker thread, the store. Out: bound listeners and one thread named `mqtt`
+//! that runs an ntex system with everything of the front on it: accept, connections, session core.
+//! Shutdown takes what was read, waits for its commits and acks, tells MQTT 5 clients, closes, and joins the thread.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use fellbeck_core::CommitNumber;
+use fellbeck_store::{Space, Store};
+use ntex::rt::{DefaultRuntime, System, spawn};
+use tokio::sync::{mpsc, watch};
+
+use super::accept;
+use super::broker::{Broker, Parts};
+use super::config::MqttServerConfig;
+use super::failure::Failure;
+use super::frames::Fault;
+use super::turn;
+use crate::session::{Core, CoreConfig, Route};
+
+/// Makes the routes on the broker thread.
+pub type MakeRoute = Box<dyn FnOnce() -> Box<dyn Route> + Send>;
+
+/// What the session core is made of.
+pub struct CoreSetup {
+    /// Its settings.
+    pub config: CoreConfig,
+    /// Where messages are logged.
+    pub route: MakeRoute,
+    /// Name of this node.
+    pub node_name: String,
+}
+
+/// The server did not start. Nothing runs; what was bound is closed again.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// An address could not be bound.
+    #[error("mqtt.listen: cannot listen on {address}: {source}")]
+    Bind {
+        /// The address as configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no address to listen on.
+    #[error("mqtt.listen: no address")]
+    NoAddress,
+    /// The sessions in the store do not decode, or cannot be read.
+    #[error("sessions in the store: {0}")]
+    Sessions(String),
+    /// The system gave no thread, or the thread died while it started.
+    #[error("broker thread: {0}")]
+    Thread(String),
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Everything that was read is durable and acked, every client was told.
+    Clean,
+    /// The deadline passed first. What was acked is durable all the same.
+    Late,
+    /// The broker thread had failed.
+    Failed,
+}
+
+/// A running MQTT server. Dropping it stops the thread without a drain.
+#[derive(Debug)]
+pub struct MqttServer {
+    addresses: Vec<SocketAddr>,
+    connections: Arc<AtomicUsize>,
+    commands: mpsc::Sender<Stop>,
+    failed: watch::Receiver<Option<String>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Ask to stop within the given time; the answer says whether all was drained.
+struct Stop {
+    within: Duration,
+    done: std_mpsc::Sender<Shutdown>,
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Binds the listeners, starts the broker thread and returns once it accepts.
+pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result<MqttServer, FrontError> {
+    let listeners = bind(&config.listen)?;
+    let addresses = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+    let (commands, stops) = mpsc::channel(1);
+    let (failure, failed) = Failure::new();
+    let (ready, started) = std_mpsc::channel();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    let run = Run {
+        config,
+        setup,
+        store,
+        listeners,
+        stops,
+        failure,
+        count,
+        ready,
+    };
+    let thread = std::thread::Builder::new()
+        .name("mqtt".to_owned())
+        .spawn(move || run.run())
+        .map_err(|error| FrontError::Thread(error.to_string()))?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(MqttServer {
+            addresses,
+            connections,
+            commands,
+            failed,
+            thread: Some(thread),
+        }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(FrontError::Thread("it ended while it started".to_owned())),
+    }
+}
+
+fn bind(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, FrontError> {
+    if listen.is_empty() {
+        return Err(FrontError::NoAddress);
+    }
+    listen
+        .iter()
+        .map(|&address| {
+            ntex::server::create_tcp_listener(address, BACKLOG)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(|source| FrontError::Bind { address, source })
+        })
+        .collect()
+}
+
+impl MqttServer {
+    /// The addresses that are bound, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Open connections: those whose CONNECT has reached the session core.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Becomes `Some(reason)` when the broker thread cannot go on; the node must then stop with an error.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.failed.clone()
+    }
+
+    /// Stops accepting, commits and acks what was read, tells MQTT 5 clients (0x8B), closes, joins the thread. Blocks for at
+    /// most `within`, and a moment more.
+    pub fn shutdown(mut self, within: Duration) -> Shutdown {
+        let (done, answer) = std_mpsc::channel();
+        let outcome = match self.commands.try_send(Stop { within, done }) {
+            Ok(()) => answer.recv().unwrap_or(Shutdown::Failed),
+            Err(_) => Shutdown::Failed,
+        };
+        self.join();
+        outcome
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported through `failed`.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for MqttServer {
+    fn drop(&mut self) {
+        // The thread ends when its last command sender is gone.
+        let (unused, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.commands, unused));
+        self.join();
+    }
+}
+
+/// What the broker thread starts with.
+struct Run {
+    config: MqttServerConfig,
+    setup: CoreSetup,
+    store: Store,
+    listeners: Vec<TcpListener>,
+    stops: mpsc::Receiver<Stop>,
+    failure: Failure,
+    count: Arc<AtomicUsize>,
+    ready: std_mpsc::Sender<Result<(), FrontError>>,
+}
+
+/// Reports a failure unless the thread ended as it should.
+struct EndsWell<'a>(&'a Failure, bool);
+
+impl Drop for EndsWell<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.report("the broker thread ended");
+        }
+    }
+}
+
+impl Run {
+    fn run(self) {
+        let failure = self.failure.clone();
+        let mut end = EndsWell(&failure, false);
+        // No signals: the node handles them. No pings: nothing asks for the latency of this thread.
+        let system = System::build()
+            .name("mqtt")
+            .ping_interval(0)
+            .signals(false)
+            .build(DefaultRuntime);
+        system.block_on(self.serve());
+        end.1 = true;
+    }
+
+    async fn serve(self) {
+        let Self {
+            config,
+            setup,
+            store,
+            listeners,
+            mut stops,
+            failure,
+            count,
+            ready,
+        } = self;
+        let (submitter, answers) = store.submitter(config.submissions_max);
+        let limits = setup.config.limits;
+        let core = Core::new(setup.config, (setup.route)(), &setup.node_name);
+        let broker = Rc::new(Broker::new(
+            config,
+            Parts {
+                core,
+                limits,
+                store,
+                submitter,
+                failure,
+                count,
+            },
+        ));
+        if let Err(error) = restore(&broker) {
+            // The caller waits for exactly this.
+            ready.send(Err(error)).ok();
+            return;
+        }
+        spawn(turn::run_turns(broker.clone()));
+        spawn(turn::follow_store(broker.clone(), answers));
+        spawn(turn::run_clock(broker.clone()));
+        let accepting = match accept::start(&broker, listeners).await {
+            Ok(accepting) => accepting,
+            Err(error) => {
+                ready.send(Err(FrontError::Thread(error.to_string()))).ok();
+                return;
+            }
+        };
+        broker.wake_turn();
+        if ready.send(Ok(())).is_err() {
+            return;
+        }
+        let stop = tokio::select! {
+            stop = stops.recv() => stop,
+            () = broker.failure.reported() => None,
+        };
+        drop(accepting);
+        if let Some(Stop { within, done }) = stop {
+            let outcome = match tokio::time::timeout(within, drain(&broker)).await {
+                Ok(()) => Shutdown::Clean,
+                Err(_) => Shutdown::Late,
+            };
+            // The caller may have given up.
+            done.send(outcome).ok();
+        }
+    }
+}
+
+fn restore(broker: &Broker) -> Result<(), FrontError> {
+    let stored = broker
+        .store
+        .load(Space::Session)
+        .map_err(|error| FrontError::Sessions(error.to_string()))?;
+    broker
+        .with(|state, now| {
+            // The first block that the core will be given follows this commit.
+            let newest = CommitNumber(state.tail_next.0.saturating_sub(1));
+            state.core.restore(stored, newest, now)
+        })
+        .map_err(|error| FrontError::Sessions(error.to_string()))
+}
+
+/// Turns of the event loop in which what is already in socket and read buffers is still taken.
+const LAST_READS: usize = 16;
+
+async fn drain(broker: &Rc<Broker>) {
+    for _ in 0..LAST_READS {
+        tokio::task::yield_now().await;
+    }
+    broker.start_closing();
+    settle(broker).await;
+    for connection in broker.connections() {
+        connection.end(SHUTTING_DOWN);
+    }
+    while broker.sockets.get() > 0 {
+        tokio::time::sleep(POLL).await;
+    }
+    // Sessions heard of the end of their connections; that is written too.
+    settle(broker).await;
+}
+
+/// Told to MQTT 5 clients.
+const SHUTTING_DOWN: Fault = Fault {
+    reason: 0x8B,
+    text: "server shutting down",
+};
+
+const POLL: Duration = Duration::from_millis(2);
+
+/// Waits until all that the core gathered is durable and its acks are in write buffers.
+async fn settle(broker: &Rc<Broker>) {
+    broker.wake_turn();
+    while !broker.is_settled() {
+        tokio::time::sleep(POLL).await;
+    }
+}

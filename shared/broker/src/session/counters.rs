@@ -1,0 +1,41 @@
+//! Metrics of the session core, looked up once: a registry lookup per message would cost more than the message.
+
+use fellbeck_core::DropReason;
+use metrics::{Counter, Gauge, counter, gauge};
+
+/// Handles of all counters that the core moves.
+pub(super) struct Counters {
+    pub(super) delivered: [Counter; 3],
+    pub(super) expired: Counter,
+    pub(super) refused: Counter,
+    pub(super) duplicates: Counter,
+    pub(super) skipped: Counter,
+    pub(super) takeovers: Counter,
+    pub(super) sessions: Gauge,
+    dropped: Vec<Counter>,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        Self {
+            delivered: ["0", "1", "2"].map(|qos| counter!("fellbeck_broker_delivered_total", "qos" => qos)),
+            expired: counter!("fellbeck_broker_expired_total"),
+            refused: counter!("fellbeck_broker_refused_total"),
+            duplicates: counter!("fellbeck_broker_qos2_duplicates_total"),
+            skipped: counter!("fellbeck_broker_skipped_records_total"),
+            takeovers: counter!("fellbeck_broker_takeovers_total"),
+            sessions: gauge!("fellbeck_broker_sessions"),
+            dropped: DropReason::ALL
+                .iter()
+                .map(|reason| counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str()))
+                .collect(),
+        }
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason, n: u64) {
+        let index = DropReason::ALL.iter().position(|known| *known == reason);
+        if let Some(counter) = index.and_then(|index| self.dropped.get(index)) {
+            counter.increment(n);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! From the state of sessions and groups to what the store is given: commits, cursors, the floor.
+//!
+//! Cursors are encoded when the commit is taken, so each says what is true at that moment. A cursor that must be durable before
+//! something is sent goes with the commit under construction; all others are written together once a second, with the *level
+//! mark*: up to its commit, every cursor that says "level" has nothing unread. So an idle session costs no write when its head
+//! moves, and still never holds back the floor.
+
+use fellbeck_core::{CommitNumber, DropReason};
+use fellbeck_store::commit::{Commit, Space, Ticket};
+
+use super::Core;
+use super::persist;
+use super::session::SessionKey;
+use super::shared::GroupKey;
+use super::work::ReaderKey;
+
+impl Core {
+    /// What is to be submitted to the store now, if anything. Followed by `handle_submitted`, or by `untake_commit`.
+    pub fn take_commit(&mut self) -> Option<Commit> {
+        if !self.work.cursors_now.is_empty() {
+            for key in std::mem::take(&mut self.work.cursors_now) {
+                self.put_cursor(key);
+            }
+            self.work.want_commit();
+        }
+        if self.work.is_empty() {
+            return None;
+        }
+        Some(self.work.take())
+    }
+
+    /// The store did not take the commit: it is part of the next one.
+    pub fn untake_commit(&mut self, commit: Commit) {
+        self.work.give_back(commit);
+    }
+
+    /// The store took the commit that was taken last.
+    pub fn handle_submitted(&mut self, ticket: Ticket) {
+        self.work.submitted(ticket);
+    }
+
+    /// Too much is on its way to the store: the front should read no sockets until this is false again.
+    #[must_use]
+    pub fn wants_pause(&self) -> bool {
+        let limits = &self.config.limits;
+        self.work.bytes() >= limits.commit_bytes_max || self.work.outstanding() >= limits.outstanding_max as u64
+    }
+
+    /// Writes all cursors that moved, the level mark and the floor, without asking for a commit of their own.
+    pub(super) fn flush(&mut self) {
+        self.fall_behind_where_old();
+        for key in std::mem::take(&mut self.work.cursors_later) {
+            if let ReaderKey::Session(key) = key {
+                self.forget_read_versions(key);
+            }
+            self.put_cursor(key);
+        }
+        let mut floor: Option<CommitNumber> = None;
+        let mut lower = |commit: CommitNumber| floor = Some(floor.map_or(commit, |floor| floor.min(commit)));
+        for session in self.sessions.iter().filter(|session| session.is_durable()) {
+            lower(session.reader.head(self.fanned).commit);
+            session.in_flight.oldest_commit().map_or((), &mut lower);
+        }
+        for group in self.groups.iter().filter(|group| group.is_durable()) {
+            lower(group.reader.head(self.fanned).commit);
+            group.outstanding.first().map_or((), |position| lower(position.commit));
+            group.returned.first().map_or((), |position| lower(position.commit));
+        }
+        let floor = floor.unwrap_or(self.fanned.next());
+        if floor != self.floor {
+            self.floor = floor;
+            self.work.set_floor(floor);
+        }
+        if self.mark != self.fanned {
+            self.mark = self.fanned;
+            if self.sessions.iter().any(super::session::Session::is_durable) {
+                let (key, value) = persist::mark(self.fanned);
+                self.work.put(Space::Session, key, value);
+            }
+        }
+    }
+
+    /// A queue that keeps old blocks in memory is given up: the log has them.
+    fn fall_behind_where_old(&mut self) {
+        let (fanned, age) = (self.fanned, self.fanned_bytes);
+        let window = self.config.limits.live_window_bytes;
+        for key in self.sessions.keys() {
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            let is_old = session.reader.queue.front_age().is_some_and(|front| age.saturating_sub(front) > window);
+            if is_old && session.kind != super::session::Kind::Immediate {
+                let lost = session.reader.rewind(fanned).len() as u64;
+                session.drop_matched(DropReason::SessionQueueFull, lost, &self.work);
+                session.moved(&mut self.work);
+            }
+        }
+    }
+
+    fn put_cursor(&mut self, key: ReaderKey) {
+        match key {
+            ReaderKey::Session(key) => self.put_session_cursor(key),
+            ReaderKey::Group(key) => self.put_group_cursor(key),
+        }
+    }
+
+    fn put_session_cursor(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key).filter(|session| session.is_durable()) else {
+            return;
+        };
+        if !std::mem::take(&mut session.reader.dirty) {
+            return;
+        }
+        let (stored_key, value) = persist::cursor(session, self.fanned);
+        self.work.put(Space::Session, stored_key, value);
+        // What it completed for a group must not be listed as outstanding there by an older value.
+        let groups: Vec<_> = session.groups.iter().map(|(_, group)| *group).collect();
+        for group in groups {
+            self.put_group_cursor(group);
+        }
+    }
+
+    fn put_group_cursor(&mut self, key: GroupKey) {
+        let Some(group) = self.groups.get_mut(key) else {
+            return;
+        };
+        if std::mem::take(&mut group.reader.dirty) && group.is_durable() {
+            let (stored_key, value) = persist::group(group, self.fanned);
+            self.work.put(Space::Session, stored_key, value);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Outbound in-flight table of one session: what was sent at QoS 1 or 2 and is not complete, in the order of sending.
+//!
+//! O(in flight), never O(backlog): an entry holds a position, not a payload (but for messages that no log holds).
+//! Packet IDs rise from entry to entry, cyclically from 1 to 65,535, and the table never spans the whole cycle; so an entry is
+//! found by bisection, and a packet ID is never given twice. Removed entries leave a hole that goes when it reaches the front.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use fellbeck_core::{CommitNumber, LogPosition, QoS};
+
+use super::message::{Item, Offer, Place};
+use super::shared::GroupKey;
+
+const CYCLE: u32 = 65_535;
+/// The table closes before packet IDs could lap an entry that is never acknowledged.
+const SPAN_MAX: u32 = CYCLE - 1;
+
+/// Where an in-flight message can be had again.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// The log, by the session's own subscriptions.
+    Log(LogPosition),
+    /// The log, as member of a shared group; `slot` is the member's subscription.
+    Group {
+        group: GroupKey,
+        slot: u32,
+        position: LogPosition,
+    },
+    /// A group's message that no log holds: kept, so that another member can take it.
+    GroupMemory { group: GroupKey, slot: u32, item: Option<Box<Item>> },
+    /// The retained store: key, and the commit that wrote the value.
+    Retained(Bytes, CommitNumber),
+    /// No log holds it; kept where the session may resume.
+    Memory(Option<Box<Item>>),
+}
+
+impl Source {
+    pub(super) fn of(offer: &Offer<'_>) -> Self {
+        match offer.place {
+            Place::Log(position) => Self::Log(position),
+            Place::Retained(topic, commit) => Self::Retained(topic.clone(), commit),
+            Place::Memory => Self::Memory(None),
+            Place::Group(group, slot, Some(position)) => Self::Group { group, slot, position },
+            Place::Group(group, slot, None) => Self::GroupMemory { group, slot, item: None },
+        }
+    }
+
+    /// Puts the message itself into the entry, where nothing else holds it.
+    pub(super) fn keep(&mut self, message: impl FnOnce() -> Item) {
+        if let Self::Memory(item) | Self::GroupMemory { item, .. } = self {
+            *item = Some(Box::new(message()));
+        }
+    }
+
+    /// The message itself, where the entry holds it.
+    pub(super) fn kept(&self) -> Option<&Item> {
+        match self {
+            Self::Memory(item) | Self::GroupMemory { item, .. } => item.as_deref(),
+            Self::Log(_) | Self::Group { .. } | Self::Retained(..) => None,
+        }
+    }
+
+    pub(super) fn position(&self) -> Option<LogPosition> {
+        match self {
+            Self::Log(position) | Self::Group { position, .. } => Some(*position),
+            Self::GroupMemory { .. } | Self::Retained(..) | Self::Memory(_) => None,
+        }
+    }
+
+    pub(super) fn group(&self) -> Option<GroupKey> {
+        match self {
+            Self::Group { group, .. } | Self::GroupMemory { group, .. } => Some(*group),
+            Self::Log(_) | Self::Retained(..) | Self::Memory(_) => None,
+        }
+    }
+}
+
+/// How far an entry has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// QoS 2 of a durable session: waits for the commit that holds the packet ID; not sent yet.
+    Reserved,
+    /// PUBLISH was sent.
+    Sent,
+    /// QoS 2: PUBREC was seen and waits for its commit (durable sessions only).
+    Received,
+    /// QoS 2: PUBREL was sent.
+    Released,
+    /// Complete; a hole.
+    Gone,
+}
+
+/// One message in flight.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) packet_id: u16,
+    pub(super) qos: QoS,
+    pub(super) step: Step,
+    /// It uses up one unit of the client's Receive Maximum on the present connection.
+    pub(super) counted: bool,
+    pub(super) source: Source,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    entries: VecDeque<Entry>,
+    live: usize,
+    last_id: u16,
+}
+
+/// Steps from packet ID `from` to `to` in the cycle.
+fn distance(from: u16, to: u16) -> u32 {
+    (u32::from(to) + CYCLE - u32::from(from)) % CYCLE
+}
+
+impl InFlight {
+    /// Entries that are not complete.
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// False while no packet ID can be given.
+    pub(super) fn has_free_id(&self) -> bool {
+        self.entries
+            .front()
+            .is_none_or(|front| distance(front.packet_id, self.last_id) < SPAN_MAX - 1)
+    }
+
+    /// Adds an entry at the end and gives its packet ID. The caller has checked [`InFlight::has_free_id`].
+    pub(super) fn add(&mut self, qos: QoS, step: Step, source: Source) -> u16 {
+        assert!(self.has_free_id(), "a packet ID in use would be given again");
+        self.last_id = if self.last_id == u16::MAX { 1 } else { self.last_id + 1 };
+        self.put_back(Entry {
+            packet_id: self.last_id,
+            qos,
+            step,
+            counted: true,
+            source,
+        });
+        self.last_id
+    }
+
+    /// Appends an entry as it was stored. Entries are put back in their order; false when that is broken.
+    pub(super) fn restore(&mut self, entry: Entry) -> bool {
+        let in_order = self.entries.front().is_none_or(|front| {
+            distance(front.packet_id, entry.packet_id) > distance(front.packet_id, self.last_id)
+                && distance(front.packet_id, entry.packet_id) < SPAN_MAX
+        });
+        if in_order && entry.packet_id != 0 {
+            self.last_id = entry.packet_id;
+            self.put_back(entry);
+            return true;
+        }
+        false
+    }
+
+    /// After a restart packet IDs go on behind `last`, so that one that was completed is not used again at once.
+    pub(super) fn go_on_behind(&mut self, last: u16) {
+        if self.entries.is_empty() {
+            self.last_id = last;
+        }
+    }
+
+    pub(super) fn last_id(&self) -> u16 {
+        self.last_id
+    }
+
+    fn put_back(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+        self.live += 1;
+    }
+
+    fn index(&self, packet_id: u16) -> Option<usize> {
+        let front = self.entries.front()?.packet_id;
+        let wanted = distance(front, packet_id);
+        let index = self
+            .entries
+            .binary_search_by_key(&wanted, |entry| distance(front, entry.packet_id))
+            .ok()?;
+        (self.entries[index].step != Step::Gone).then_some(index)
+    }
+
+    pub(super) fn get(&self, packet_id: u16) -> Option<&Entry> {
+        self.index(packet_id).map(|index| &self.entries[index])
+    }
+
+    pub(super) fn get_mut(&mut self, packet_id: u16) -> Option<&mut Entry> {
+        self.index(packet_id).map(|index| &mut self.entries[index])
+    }
+
+    /// Completes the entry and hands it out.
+    pub(super) fn remove(&mut self, packet_id: u16) -> Option<Entry> {
+        let index = self.index(packet_id)?;
+        let entry = &mut self.entries[index];
+        let removed = Entry {
+            source: std::mem::replace(&mut entry.source, Source::Memory(None)),
+            ..*entry
+        };
+        entry.step = Step::Gone;
+        self.live -= 1;
+        while self.entries.front().is_some_and(|front| front.step == Step::Gone) {
+            self.entries.pop_front();
+        }
+        if self.entries.len() > 2 * self.live + 64 {
+            self.entries.retain(|entry| entry.step != Step::Gone);
+        }
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        }
+        Some(removed)
+    }
+
+    /// The entries in the order of sending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.step != Step::Gone)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().filter(|entry| entry.step != Step::Gone)
+    }
+
+    /// Oldest commit that is needed to send an entry again.
+    pub(super) fn oldest_commit(&self) -> Option<CommitNumber> {
+        self.iter()
+            .filter(|entry| matches!(entry.step, Step::Reserved | Step::Sent))
+            .filter_map(|entry| entry.source.position())
+            .map(|position| position.commit)
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(table: &mut InFlight) -> u16 {
+        table.add(QoS::AtLeastOnce, Step::Sent, Source::Memory(None))
+    }
+
+    #[test]
+    fn packet_ids_rise_and_skip_zero_when_they_wrap() {
+        let mut table = InFlight::default();
+        table.go_on_behind(65_534);
+        assert_eq!([sent(&mut table), sent(&mut table), sent(&mut table)], [65_535, 1, 2]);
+        assert!(table.remove(1).is_some() && table.remove(1).is_none() && table.get(1).is_none());
+        assert_eq!(table.iter().map(|entry| entry.packet_id).collect::<Vec<_>>(), [65_535, 2]);
+    }
+
+    /// One message that is never acknowledged must not see its packet ID given to another.
+    #[test]
+    fn the_table_closes_before_packet_ids_lap_the_oldest_entry() {
+        let mut table = InFlight::default();
+        let stuck = sent(&mut table);
+        while table.has_free_id() {
+            let id = sent(&mut table);
+            assert_ne!(id, stuck);
+            assert!(table.remove(id).is_some());
+        }
+        assert_eq!(table.len(), 1);
+        assert!(table.get(stuck).is_some());
+        assert!(table.entries.len() < 200, "holes are swept");
+        assert!(table.remove(stuck).is_some() && table.has_free_id());
+    }
+
+    #[test]
+    fn a_stored_table_with_doubled_or_unordered_packet_ids_is_refused() {
+        let entry = |packet_id| Entry {
+            packet_id,
+            qos: QoS::AtLeastOnce,
+            step: Step::Sent,
+            counted: false,
+            source: Source::Memory(None),
+        };
+        let mut table = InFlight::default();
+        assert!(!table.restore(entry(0)) && table.restore(entry(65_000)) && table.restore(entry(3)));
+        assert!(!table.restore(entry(3)) && !table.restore(entry(65_001)) && table.restore(entry(4)));
+        assert_eq!(table.len(), 3);
+    }
+}

@@ -1,0 +1,389 @@
+//! Messages from clients: admission, log, fan-out from memory, and the answers that follow the commit.
+//!
+//! I1: PUBACK and PUBREC leave after the commit that holds the record. P2: what cannot be stored is refused before it is
+//! acknowledged (0x97), or held where MQTT 3.1.1 has no way to refuse. Answers of a connection leave in the order of its packets.
+//! Topics below `$SYS/` and `$share/` are the node's own: MQTT 5 gets 0x87, MQTT 3.1.1 at QoS 1 and 2 is closed, QoS 0 is
+//! dropped and counted. Other `$` topics are ordinary topics that the default rules do not log.
+
+use std::collections::HashMap;
+
+use fellbeck_core::{DropReason, Properties, QoS, Record};
+use fellbeck_store::commit::{Space, Ticket};
+
+use super::connection::Conn;
+use super::message::MemoryMessage;
+use super::persist;
+use super::retained::{RetainedChange, retained_change};
+use super::session::SessionKey;
+use super::turn::Turn;
+use super::work::Awaited;
+use super::{Core, Outcome, Pressure};
+use crate::wire::{Close, ConnId, PublishIn, Version, Wire};
+
+const NOT_AUTHORIZED: u8 = 0x87;
+const QUOTA_EXCEEDED: u8 = 0x97;
+const PACKET_ID_NOT_FOUND: u8 = 0x92;
+
+/// Inbound QoS 2 packet IDs of one session that are not complete. Bounded by the packet IDs that exist.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    ids: HashMap<u16, Received>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Received {
+    /// Commit that holds the record, or the release.
+    ticket: Ticket,
+    /// PUBREL was seen.
+    released: bool,
+    /// It uses up one unit of the Receive Maximum on the present connection.
+    counted: bool,
+}
+
+impl Inbound {
+    pub(super) fn forget_connection(&mut self) {
+        for received in self.ids.values_mut() {
+            received.counted = false;
+        }
+    }
+
+    pub(super) fn restore(&mut self, packet_id: u16) {
+        let ticket = Ticket(0);
+        self.ids.insert(
+            packet_id,
+            Received {
+                ticket,
+                released: false,
+                counted: false,
+            },
+        );
+    }
+
+    pub(super) fn packet_ids(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ids.keys().copied()
+    }
+}
+
+/// A PUBLISH that has been admitted, on its way through [`Core`].
+struct Admitted<'a> {
+    conn: ConnId,
+    session: SessionKey,
+    publish: PublishIn<'a>,
+}
+
+impl Core {
+    /// A PUBLISH. [`Outcome::Hold`]: nothing was done; see there.
+    pub fn handle_publish<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        publish: PublishIn<'_>,
+        pressure: Pressure,
+        now: super::Now,
+        wire: &mut W,
+    ) -> Outcome {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return Outcome::Done;
+        };
+        let admitted = Admitted {
+            conn,
+            session: state.session,
+            publish,
+        };
+        if publish.qos == QoS::ExactlyOnce && self.is_repeated(&admitted, turn) {
+            return Outcome::Done;
+        }
+        if publish.qos != QoS::AtMostOnce {
+            if let Some(outcome) = self.check_receive_maximum(conn, state, turn) {
+                return outcome;
+            }
+        }
+        if is_reserved_for_node(publish.topic) {
+            return self.refuse_topic(&admitted, turn);
+        }
+        let client_id = match self.sessions.get(state.session) {
+            Some(session) => session.client_id.clone(),
+            None => return Outcome::Done,
+        };
+        let record = Record {
+            device: &client_id,
+            topic: publish.topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: Properties::parse(publish.properties).unwrap_or_default(),
+            accepted_at: now.wall,
+            clock: now.clock,
+            expiry_secs: publish.expiry_secs,
+            origin: None,
+            path: "",
+        };
+        if pressure > Pressure::Normal && self.is_stored(&record) {
+            return self.under_pressure(&admitted, &record, state.version, turn);
+        }
+        let stored = self.accept(&record, turn);
+        self.answer_publish(&admitted, stored, turn);
+        Outcome::Done
+    }
+
+    /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
+    pub(super) fn accept<W: Wire>(&mut self, record: &Record<'_>, turn: &mut Turn<'_, W>) -> bool {
+        if record.retain {
+            match retained_change(record) {
+                RetainedChange::Put(put) => self.work.put(put.space, put.key, put.value),
+                RetainedChange::Delete(delete) => self.work.delete(delete.space, delete.key),
+            }
+            self.work.want_commit();
+        }
+        let track = self.track_of(record);
+        if let Some(track) = track {
+            self.work.append(track, record);
+        }
+        let message = MemoryMessage::new(*record);
+        match track {
+            Some(_) => self.fan_out_immediate(&message, turn),
+            None => self.fan_out_unlogged(&message, turn),
+        }
+        record.retain || track.is_some()
+    }
+
+    fn track_of(&self, record: &Record<'_>) -> Option<fellbeck_core::TrackId> {
+        self.route.route(record.topic, record.device).or_else(|| {
+            let wanted = record.qos != QoS::AtMostOnce && self.config.local_track.is_some();
+            self.config
+                .local_track
+                .filter(|_| wanted && self.matches_durable(record.topic))
+        })
+    }
+
+    fn is_stored(&self, record: &Record<'_>) -> bool {
+        record.retain || self.track_of(record).is_some()
+    }
+
+    /// A resend of a QoS 2 message that was not released yet is acknowledged again and not stored again. [MQTT5-4.3.3-10]
+    fn is_repeated<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> bool {
+        let (Some(packet_id), Some(session)) = (admitted.publish.packet_id, self.sessions.get_mut(admitted.session)) else {
+            return false;
+        };
+        let Some(received) = session.inbound.ids.get_mut(&packet_id).filter(|received| !received.released) else {
+            return false;
+        };
+        let was_counted = std::mem::replace(&mut received.counted, true);
+        let durable = received.ticket <= self.work.done();
+        if let Some(conn) = self.conns.get_mut(&admitted.conn) {
+            conn.used += u32::from(!was_counted);
+        }
+        self.work.counters.duplicates.increment(1);
+        let reason = 0;
+        if durable {
+            self.answer(admitted.conn, Awaited::PubRec { packet_id, reason }, turn);
+        } else {
+            // Its commit is among those that something waits for, so the end of the line is late enough.
+            self.answer_after_commit(admitted.conn, Awaited::PubRec { packet_id, reason });
+        }
+        true
+    }
+
+    /// [MQTT5-3.3.4-9]: the client sent more than was announced. A 3.1.1 client was told nothing, so it is only held; and only
+    /// for answers that wait for a commit, since a PUBREL must never stand behind a PUBLISH that waits for it.
+    fn check_receive_maximum<W: Wire>(&mut self, conn: ConnId, state: Conn, turn: &mut Turn<'_, W>) -> Option<Outcome> {
+        let max = u32::from(self.config.limits.receive_maximum);
+        match state.version {
+            Version::V5 if state.used >= max => {
+                let why = Close {
+                    reason: 0x93,
+                    text: "receive maximum exceeded",
+                };
+                self.close(conn, why, turn);
+                Some(Outcome::Done)
+            }
+            Version::V3 if state.waiting >= max => Some(Outcome::Hold),
+            Version::V3 | Version::V5 => None,
+        }
+    }
+
+    fn refuse_topic<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> Outcome {
+        let version = self.conns.get(&admitted.conn).map(|state| state.version);
+        match (version, admitted.publish.qos) {
+            (_, QoS::AtMostOnce) => self.work.counters.dropped(DropReason::NotPermitted, 1),
+            (Some(Version::V5), _) => self.refuse(admitted, NOT_AUTHORIZED, turn),
+            _ => {
+                let why = Close {
+                    reason: NOT_AUTHORIZED,
+                    text: "clients may not publish to topics of the node",
+                };
+                self.close(admitted.conn, why, turn);
+            }
+        }
+        Outcome::Done
+    }
+
+    /// The store is nearly full: nothing is acknowledged that will not be kept (P2).
+    fn under_pressure<W: Wire>(
+        &mut self,
+        admitted: &Admitted<'_>,
+        record: &Record<'_>,
+        version: Version,
+        turn: &mut Turn<'_, W>,
+    ) -> Outcome {
+        match (record.qos, version) {
+            (QoS::AtMostOnce, _) => {
+                self.work.counters.dropped(DropReason::Qos0Quota, 1);
+                // Local subscribers that are served from memory need no flash.
+                self.fan_out_immediate(&MemoryMessage::new(*record), turn);
+                Outcome::Done
+            }
+            (_, Version::V5) => {
+                self.refuse(admitted, QUOTA_EXCEEDED, turn);
+                Outcome::Done
+            }
+            (_, Version::V3) => Outcome::Hold,
+        }
+    }
+
+    fn refuse<W: Wire>(&mut self, admitted: &Admitted<'_>, reason: u8, turn: &mut Turn<'_, W>) {
+        self.work.counters.refused.increment(1);
+        let Some(packet_id) = admitted.publish.packet_id else {
+            return;
+        };
+        let answer = match admitted.publish.qos {
+            QoS::ExactlyOnce => Awaited::PubRec { packet_id, reason },
+            QoS::AtMostOnce | QoS::AtLeastOnce => Awaited::PubAck { packet_id, reason },
+        };
+        self.answer(admitted.conn, answer, turn);
+    }
+
+    /// Queues the acknowledgement of a message that was taken.
+    fn answer_publish<W: Wire>(&mut self, admitted: &Admitted<'_>, stored: bool, turn: &mut Turn<'_, W>) {
+        let Some(packet_id) = admitted.publish.packet_id else {
+            return;
+        };
+        if let Some(state) = self.conns.get_mut(&admitted.conn) {
+            state.used += 1;
+        }
+        let reason = 0;
+        let (answer, needs_commit) = match admitted.publish.qos {
+            QoS::AtMostOnce | QoS::AtLeastOnce => (Awaited::PubAck { packet_id, reason }, stored),
+            QoS::ExactlyOnce => {
+                let put = self.note_received(admitted.session, packet_id, stored);
+                (Awaited::PubRec { packet_id, reason }, stored || put)
+            }
+        };
+        if needs_commit {
+            self.answer_after_commit(admitted.conn, answer);
+        } else {
+            self.answer(admitted.conn, answer, turn);
+        }
+    }
+
+    /// Remembers the packet ID until it is released, in the same commit as the record. True when that commit must come first.
+    fn note_received(&mut self, session: SessionKey, packet_id: u16, stored: bool) -> bool {
+        let Some(session) = self.sessions.get_mut(session) else {
+            return false;
+        };
+        let durable = session.is_durable();
+        let ticket = if durable || stored { self.work.open() } else { Ticket(0) };
+        if durable {
+            let (key, value) = persist::received(&session.client_id, packet_id);
+            self.work.put(Space::Session, key, value);
+        }
+        session.inbound.ids.insert(
+            packet_id,
+            Received {
+                ticket,
+                released: false,
+                counted: true,
+            },
+        );
+        durable
+    }
+
+    /// A PUBREL. [MQTT5-4.3.3-11]
+    pub fn handle_pubrel<W: Wire>(&mut self, conn: ConnId, packet_id: u16, _reason: u8, now: super::Now, wire: &mut W) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(state.session) else {
+            return;
+        };
+        let known = session.inbound.ids.get(&packet_id).copied();
+        let Some(received) = known.filter(|received| !received.released) else {
+            // Not an error during recovery: the release may have been completed before the connection broke.
+            let reason = if known.is_some() { 0 } else { PACKET_ID_NOT_FOUND };
+            return self.answer(conn, Awaited::PubComp { packet_id, reason }, turn);
+        };
+        let answer = Awaited::PubComp { packet_id, reason: 0 };
+        if session.is_durable() {
+            let (key, _) = persist::received(&session.client_id, packet_id);
+            let ticket = self.work.open();
+            session.inbound.ids.insert(
+                packet_id,
+                Received {
+                    ticket,
+                    released: true,
+                    ..received
+                },
+            );
+            self.work.delete(Space::Session, key);
+            self.answer_after_commit(conn, answer);
+        } else {
+            self.answer(conn, answer, turn);
+        }
+    }
+
+    /// PUBCOMP leaves: the packet ID is free, and so is its unit of the Receive Maximum.
+    pub(super) fn completed(&mut self, conn: ConnId, packet_id: u16) {
+        let Some(state) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(state.session) else {
+            return;
+        };
+        let done = self.work.done();
+        let Some(received) = session.inbound.ids.get(&packet_id) else {
+            return;
+        };
+        if session.is_durable() && !(received.released && received.ticket <= done) {
+            return;
+        }
+        state.used -= u32::from(received.counted && state.used > 0);
+        session.inbound.ids.remove(&packet_id);
+    }
+
+    /// `answer` leaves when everything accepted so far is durable.
+    pub(super) fn answer_after_commit(&mut self, conn: ConnId, answer: Awaited) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.waiting += 1;
+        }
+        self.work.wait(conn, answer);
+    }
+
+    /// Sends an answer that needs no commit, behind those of the same connection that wait for one.
+    pub(super) fn answer<W: Wire>(&mut self, conn: ConnId, answer: Awaited, turn: &mut Turn<'_, W>) {
+        match self.conns.get_mut(&conn) {
+            Some(state) if state.waiting > 0 => {
+                state.waiting += 1;
+                self.work.wait_in_line(conn, answer);
+            }
+            _ => self.leave(conn, answer, turn),
+        }
+    }
+}
+
+pub(super) fn is_reserved_for_node(topic: &str) -> bool {
+    topic.starts_with('$')
+        && (topic == "$SYS" || topic.starts_with("$SYS/") || topic == "$share" || topic.starts_with("$share/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_reserved_for_node;
+
+    #[test]
+    fn only_topics_of_the_node_are_reserved() {
+        for (topic, reserved) in [("$SYS/x", true), ("$share/a/b", true), ("$SYSx", false), ("$x", false), ("a/$SYS/", false)] {
+            assert_eq!(is_reserved_for_node(topic), reserved, "{topic}");
+        }
+    }
+}

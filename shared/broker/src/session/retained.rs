@@ -1,0 +1,321 @@
+//! Retained messages: the codec of stored values, and what a new subscription is sent of them.
+//!
+//! A snapshot is taken as of the commit `since` at which the subscription began: values of later commits come live. It is read in
+//! pages by key, sent in order, and the key reached is kept with the session's cursor. Until it is complete, the session's live
+//! messages wait behind it, so that an older value never follows a newer one.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fellbeck_core::{CommitNumber, DropReason, Filter, Record, RecordBlock};
+use fellbeck_store::commit::{Delete, Put, Space, Stored};
+
+use super::in_flight::Source;
+use super::message::{Ids, Item, Message, MessageRef, Offer, Place, block_of_one};
+use super::reader::Reading;
+use super::session::{Session, SessionKey};
+use super::turn::Turn;
+use super::work::{ReaderKey, Work};
+use super::{Core, Now, ScanId, ScanRequest};
+use crate::wire::Wire;
+
+/// First byte of a stored value.
+const VALUE_VERSION: u8 = 1;
+/// Bytes of one page.
+const PAGE_BYTES: usize = 64 << 10;
+/// Scans that are asked for at the same time.
+const SCANS_MAX: usize = 4;
+
+/// What a message with the RETAIN flag does to the retained store.
+#[derive(Debug, Clone)]
+pub enum RetainedChange {
+    /// It replaces the value of its topic. [MQTT5-3.3.1-5]
+    Put(Put),
+    /// An empty payload removes the value. [MQTT5-3.3.1-6]
+    Delete(Delete),
+}
+
+/// The change that `record` makes; it belongs in the commit that holds the record.
+#[must_use]
+pub fn retained_change(record: &Record<'_>) -> RetainedChange {
+    let space = Space::Retained;
+    let key = Bytes::copy_from_slice(record.topic.as_bytes());
+    if record.payload.is_empty() {
+        return RetainedChange::Delete(Delete { space, key });
+    }
+    let block = block_of_one(record);
+    let mut value = BytesMut::with_capacity(1 + block.bytes().len());
+    value.put_u8(VALUE_VERSION);
+    value.extend_from_slice(block.bytes());
+    RetainedChange::Put(Put {
+        space,
+        key,
+        value: value.freeze(),
+    })
+}
+
+fn decode(value: &Bytes) -> Option<RecordBlock> {
+    match value.first() {
+        Some(&VALUE_VERSION) => RecordBlock::parse(value.slice(1..), 1).ok(),
+        _ => None,
+    }
+}
+
+/// Retained messages that one subscription is still to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    /// The subscription.
+    pub(super) slot: u32,
+    pub(super) filter: Filter,
+    /// Values of later commits are not part of it.
+    pub(super) since: CommitNumber,
+    /// Last key that was sent or passed over.
+    pub(super) after: Option<Bytes>,
+}
+
+/// Snapshots of one session, in the order of the subscriptions.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    list: VecDeque<Snapshot>,
+    page: VecDeque<Stored>,
+    page_is_last: bool,
+    /// The request that is out belongs to another page than the one now wanted.
+    stale: bool,
+    pub(super) scanning: Reading,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self {
+            list: VecDeque::new(),
+            page: VecDeque::new(),
+            page_is_last: false,
+            stale: false,
+            scanning: Reading::No,
+        }
+    }
+}
+
+impl Snapshots {
+    pub(super) fn is_active(&self) -> bool {
+        !self.list.is_empty()
+    }
+
+    pub(super) fn push(&mut self, snapshot: Snapshot) {
+        self.list.push_back(snapshot);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Snapshot> {
+        self.list.iter()
+    }
+
+    /// Forgets what was read and not sent.
+    pub(super) fn rewind(&mut self) {
+        self.page.clear();
+        self.page_is_last = false;
+        self.stale = self.scanning == Reading::Asked;
+    }
+
+    /// The subscription has ended.
+    pub(super) fn cancel(&mut self, slot: u32) {
+        if self.list.front().is_some_and(|snapshot| snapshot.slot == slot) {
+            self.rewind();
+        }
+        self.list.retain(|snapshot| snapshot.slot != slot);
+    }
+
+    fn wants_page(&self) -> bool {
+        self.is_active() && self.page.is_empty() && !self.page_is_last
+    }
+}
+
+impl Session {
+    /// Whether a scan of the retained store would let the session go on.
+    pub(super) fn wants_scan(&self) -> bool {
+        let Some(attached) = self.ready() else {
+            return false;
+        };
+        let resends = self.resend_topic().is_some() && attached.used < attached.window;
+        resends || (self.resend.is_empty() && self.snapshots.wants_page())
+    }
+
+    /// Key of the retained message that must be sent again next.
+    fn resend_topic(&self) -> Option<&Bytes> {
+        match &self.in_flight.get(*self.resend.front()?)?.source {
+            Source::Retained(topic, _) => Some(topic),
+            Source::Log(_) | Source::Group { .. } | Source::GroupMemory { .. } | Source::Memory(_) => None,
+        }
+    }
+
+    /// Sends what is there of the snapshots.
+    pub(super) fn pump_retained<W: Wire>(&mut self, work: &mut Work, turn: &mut Turn<'_, W>) {
+        while let Some(snapshot) = self.snapshots.list.front() {
+            let (slot, since) = (snapshot.slot, snapshot.since);
+            while let Some(stored) = self.snapshots.page.front() {
+                if stored.commit <= since && snapshot_matches(&self.snapshots, &stored.key) {
+                    let stored = stored.clone();
+                    if !self.send_retained(slot, &stored, work, turn) {
+                        return;
+                    }
+                }
+                let passed = self.snapshots.page.pop_front();
+                if let (Some(snapshot), Some(passed)) = (self.snapshots.list.front_mut(), passed) {
+                    snapshot.after = Some(passed.key);
+                }
+                self.moved(work);
+            }
+            if !self.snapshots.page_is_last {
+                return;
+            }
+            self.snapshots.list.pop_front();
+            self.snapshots.page_is_last = false;
+            self.moved(work);
+        }
+    }
+
+    /// False when it may not be sent now.
+    fn send_retained<W: Wire>(&mut self, slot: u32, stored: &Stored, work: &mut Work, turn: &mut Turn<'_, W>) -> bool {
+        let Some(version) = self.subscriptions.get(slot) else {
+            return true;
+        };
+        let Some(block) = decode(&stored.value) else {
+            self.drop_matched(DropReason::Damaged, 1, work);
+            return true;
+        };
+        let message = Message::Memory(block);
+        let record = message.record();
+        let qos = record.qos.min(version.options.qos);
+        let ids = Ids::of(version.options.id.as_ref().map_or(&[], std::slice::from_ref));
+        if !self.may_send(qos, turn) {
+            return false;
+        }
+        let offer = Offer {
+            record,
+            message: MessageRef::Owned(&message),
+            place: Place::Retained(&stored.key, stored.commit),
+            qos,
+            // [MQTT5-3.3.1-8]
+            retain: true,
+            ids: ids.as_slice(),
+        };
+        let fate = self.deliver(&offer, work, turn);
+        fate.count(&mut self.reader.ledger, work);
+        true
+    }
+
+    /// Answer to the lookup of a retained message that must be sent again.
+    fn resend_retained<W: Wire>(&mut self, page: &[Stored], work: &mut Work, turn: &mut Turn<'_, W>) {
+        let Some(packet_id) = self.resend.front().copied() else {
+            return;
+        };
+        if !self.may_resend(turn) {
+            return;
+        }
+        let Some(entry) = self.in_flight.get(packet_id) else {
+            return;
+        };
+        let Source::Retained(topic, commit) = &entry.source else {
+            return;
+        };
+        let found = page.first().filter(|stored| stored.key == *topic && stored.commit == *commit);
+        let item = found.and_then(|stored| decode(&stored.value)).map(|block| Item {
+            message: Message::Memory(block),
+            source: entry.source.clone(),
+            qos: entry.qos,
+            retain: true,
+            ids: Ids::None,
+        });
+        match item {
+            Some(item) => self.send_again(packet_id, &item, work, turn),
+            // The value has been replaced since; the new one comes, or came, by the subscription.
+            None => self.give_up(packet_id, DropReason::Trimmed, work),
+        }
+        self.resend.pop_front();
+    }
+}
+
+fn snapshot_matches(snapshots: &Snapshots, key: &[u8]) -> bool {
+    let topic = std::str::from_utf8(key).ok();
+    let front = snapshots.list.front();
+    front.is_some_and(|snapshot| topic.is_some_and(|topic| snapshot.filter.matches(topic)))
+}
+
+impl Core {
+    /// Next page of retained messages to be read for somebody.
+    pub fn poll_scan(&mut self, now: Now) -> Option<ScanRequest> {
+        self.list_retries(now);
+        while self.scans.len() < SCANS_MAX {
+            let key = self.work.scans.pop_front()?;
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            session.snapshots.scanning = Reading::No;
+            if !session.wants_scan() {
+                continue;
+            }
+            session.snapshots.scanning = Reading::Asked;
+            session.snapshots.stale = false;
+            let (prefix, after) = match (session.resend_topic(), session.snapshots.list.front()) {
+                (Some(topic), _) => (topic.clone(), None),
+                (None, Some(snapshot)) => (
+                    Bytes::copy_from_slice(snapshot.filter.literal_prefix().as_bytes()),
+                    snapshot.after.clone(),
+                ),
+                (None, None) => continue,
+            };
+            self.lookups += 1;
+            let id = ScanId(self.lookups);
+            self.scans.insert(id, key);
+            let bytes_max = PAGE_BYTES;
+            return Some(ScanRequest {
+                id,
+                prefix,
+                after,
+                bytes_max,
+            });
+        }
+        None
+    }
+
+    /// Answer to a scan, in key order; an empty page means that there is no more. `None`: it failed and is tried again.
+    pub fn handle_scan<W: Wire>(&mut self, id: ScanId, page: Option<Vec<Stored>>, now: Now, wire: &mut W) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(key) = self.scans.remove(&id) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.snapshots.scanning = Reading::No;
+        match page {
+            None => self.retry_later(ReaderKey::Session(key), now),
+            Some(_) if session.snapshots.stale => session.enlist(&mut self.work),
+            Some(page) => {
+                if session.resend_topic().is_some() {
+                    session.resend_retained(&page, &mut self.work, turn);
+                } else if let Some(snapshot) = session.snapshots.list.front() {
+                    session.snapshots.page_is_last = page.is_empty() || !snapshot.filter.has_wildcard();
+                    session.snapshots.page = page.into();
+                }
+                self.pump(key, turn);
+            }
+        }
+        self.settle_groups(turn);
+    }
+
+    /// Snapshots of a session key begin now.
+    pub(super) fn begin_snapshot(&mut self, key: SessionKey, slot: u32, since: CommitNumber) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(version) = session.subscriptions.get(slot)
+        {
+            let filter = version.filter.clone();
+            session.snapshots.push(Snapshot {
+                slot,
+                filter,
+                since,
+                after: None,
+            });
+            session.moved(&mut self.work);
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! Subscriptions over time: which filters of a session were in force when a record was committed.
+//!
+//! A subscription of a session with a cursor is a list of versions, each in force for the commits in `(since, until]`. SUBSCRIBE
+//! opens a version, and closes the one that it replaces, at one commit; SUBACK follows that commit. UNSUBSCRIBE closes. A closed
+//! version is kept until the session has read past it. So whatever the order of reads and subscriptions, a record is matched with
+//! what was in force when it was committed.
+//! Sessions served from memory have one version per filter, in force at once. Shared subscriptions are memberships of a
+//! [`Group`](super::shared::Group), which has the cursor; their versions have no bounds.
+
+use fellbeck_core::{CommitNumber, DropReason, Filter, QoS, Record, ShareName};
+use fellbeck_store::commit::Space;
+
+use super::fanout::Subscriber;
+use super::persist;
+use super::session::{Kind, Session, SessionKey};
+use super::turn::Turn;
+use super::work::Awaited;
+use super::{Core, Now};
+use crate::wire::{Close, ConnId, PacketOut, Subscribe, SubscribeIn, Unsubscribe, Version as Protocol, Wire};
+
+const UNSPECIFIED: u8 = 0x80;
+const PROTOCOL_ERROR: u8 = 0x82;
+const FILTER_INVALID: u8 = 0x8f;
+const QUOTA_EXCEEDED: u8 = 0x97;
+const NO_SUBSCRIPTION: u8 = 0x11;
+
+/// Subscribe options that matter for a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) qos: QoS,
+    pub(super) no_local: bool,
+    pub(super) retain_as_published: bool,
+    pub(super) id: Option<u32>,
+}
+
+/// One subscription in one form, and for how long.
+#[derive(Debug, Clone)]
+pub(super) struct SubscriptionVersion {
+    /// Number within the session, never reused; part of the stored key.
+    pub(super) slot: u32,
+    pub(super) share: Option<ShareName>,
+    pub(super) filter: Filter,
+    pub(super) options: Options,
+    /// Newest commit known when the SUBSCRIBE came; a lower bound of `since`.
+    pub(super) not_before: CommitNumber,
+    /// Commit after which it is in force; `None` while that commit is not durable.
+    pub(super) since: Option<CommitNumber>,
+    /// Last commit for which it is in force, once it was closed.
+    pub(super) until: Option<CommitNumber>,
+    /// A newer version or an UNSUBSCRIBE closes it; `until` follows when that is durable.
+    pub(super) closing: bool,
+}
+
+impl SubscriptionVersion {
+    fn is_open(&self) -> bool {
+        !self.closing
+    }
+
+    pub(super) fn covers(&self, commit: CommitNumber) -> bool {
+        self.since.is_some_and(|since| since < commit) && self.until.is_none_or(|until| commit <= until)
+    }
+}
+
+/// All versions of one session, in the order in which they began.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    versions: Vec<SubscriptionVersion>,
+    next_slot: u32,
+}
+
+/// What the own subscriptions of a session say of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Matched {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+}
+
+impl Subscriptions {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SubscriptionVersion> {
+        self.versions.iter()
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&SubscriptionVersion> {
+        self.versions.iter().find(|version| version.slot == slot)
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut SubscriptionVersion> {
+        self.versions.iter_mut().find(|version| version.slot == slot)
+    }
+
+    fn find_open(&self, share: Option<&ShareName>, filter: &Filter) -> Option<&SubscriptionVersion> {
+        self.versions
+            .iter()
+            .find(|version| version.is_open() && version.share.as_ref() == share && version.filter == *filter)
+    }
+
+    fn open_count(&self) -> usize {
+        self.versions.iter().filter(|version| version.is_open()).count()
+    }
+
+    /// Takes a version as it was stored.
+    pub(super) fn restore(&mut self, version: SubscriptionVersion) {
+        self.next_slot = self.next_slot.max(version.slot + 1);
+        self.versions.push(version);
+        self.versions.sort_by_key(|version| version.slot);
+    }
+
+    fn add(&mut self, version: SubscriptionVersion) {
+        self.next_slot = version.slot + 1;
+        self.versions.push(version);
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<SubscriptionVersion> {
+        let index = self.versions.iter().position(|version| version.slot == slot)?;
+        Some(self.versions.remove(index))
+    }
+
+    /// Whether `record` of `commit` is to be delivered, and how. `ids` receives the subscription identifiers.
+    /// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3]
+    pub(super) fn matching(
+        &self,
+        record: &Record<'_>,
+        commit: CommitNumber,
+        client_id: &str,
+        ids: &mut Vec<u32>,
+    ) -> Option<Matched> {
+        ids.clear();
+        let mut matched: Option<Matched> = None;
+        for version in &self.versions {
+            let in_force = version.share.is_none() && version.covers(commit);
+            if !in_force || !version.filter.matches(record.topic) {
+                continue;
+            }
+            if version.options.no_local && is_local(record, client_id) {
+                continue;
+            }
+            let best = matched.get_or_insert(Matched {
+                qos: QoS::AtMostOnce,
+                retain: false,
+            });
+            best.qos = best.qos.max(version.options.qos.min(record.qos));
+            best.retain |= version.options.retain_as_published && record.retain;
+            ids.extend(version.options.id);
+        }
+        matched
+    }
+
+    /// Removes the versions that end before `commit` and gives their slots.
+    pub(super) fn forget_before(&mut self, commit: CommitNumber) -> Vec<u32> {
+        let mut gone = Vec::new();
+        self.versions.retain(|version| {
+            let past = version.until.is_some_and(|until| until < commit);
+            if past {
+                gone.push(version.slot);
+            }
+            !past
+        });
+        gone
+    }
+}
+
+/// Published to this node by the same client: what No Local leaves out. [MQTT5-3.8.3-3]
+pub(super) fn is_local(record: &Record<'_>, client_id: &str) -> bool {
+    record.origin.is_none() && record.device == client_id
+}
+
+/// A SUBSCRIBE on its way to durable.
+#[derive(Debug)]
+pub(super) struct Subscribed {
+    session: SessionKey,
+    packet_id: u16,
+    reasons: Vec<u8>,
+    opened: Vec<u32>,
+    closed: Vec<u32>,
+    /// Subscriptions whose retained messages are to be sent.
+    snapshots: Vec<u32>,
+}
+
+/// An UNSUBSCRIBE on its way to durable.
+#[derive(Debug)]
+pub(super) struct Unsubscribed {
+    session: SessionKey,
+    packet_id: u16,
+    reasons: Vec<u8>,
+    closed: Vec<u32>,
+}
+
+impl Core {
+    /// A SUBSCRIBE.
+    pub fn handle_subscribe<W: Wire>(&mut self, conn: ConnId, subscribe: Subscribe, now: Now, wire: &mut W) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        let shared_no_local = |filter: &SubscribeIn| filter.no_local && filter.filter.starts_with("$share/");
+        if subscribe.filters.is_empty() || subscribe.filters.iter().any(shared_no_local) {
+            // [MQTT5-3.8.3-2] [MQTT5-3.8.3-4]
+            let why = Close {
+                reason: PROTOCOL_ERROR,
+                text: "SUBSCRIBE without a filter, or No Local on a shared subscription",
+            };
+            return self.close(conn, why, turn);
+        }
+        let mut subscribed = Subscribed {
+            session: state.session,
+            packet_id: subscribe.packet_id,
+            reasons: Vec::with_capacity(subscribe.filters.len()),
+            opened: Vec::new(),
+            closed: Vec::new(),
+            snapshots: Vec::new(),
+        };
+        for filter in &subscribe.filters {
+            let reason = self.subscribe_one(&mut subscribed, filter, subscribe.subscription_id);
+            // [MQTT5-3.9.3-1]; 3.1.1 knows one code for all failures.
+            let is_old = state.version == Protocol::V3 && reason > 2;
+            subscribed.reasons.push(if is_old { UNSPECIFIED } else { reason });
+        }
+        let kind = self.sessions.get(state.session).map(|session| session.kind);
+        if kind == Some(Kind::Immediate) && subscribed.opened.iter().all(|slot| !self.is_shared(state.session, *slot)) {
+            return self.subscribed_at_once(conn, subscribed, turn);
+        }
+        if self.work.is_settled() {
+            let commit = self.newest();
+            return self.subscribed(conn, subscribed, commit, turn);
+        }
+        self.answer_after_commit(conn, Awaited::Subscribed(Box::new(subscribed)));
+    }
+
+    fn is_shared(&self, session: SessionKey, slot: u32) -> bool {
+        let version = self.sessions.get(session).and_then(|session| session.subscriptions.get(slot));
+        version.is_some_and(|version| version.share.is_some())
+    }
+
+    /// Opens one subscription and gives its reason code.
+    fn subscribe_one(&mut self, subscribed: &mut Subscribed, wanted: &SubscribeIn, id: Option<u32>) -> u8 {
+        let Ok(parsed) = Filter::parse_subscription(&wanted.filter) else {
+            return FILTER_INVALID;
+        };
+        let newest = self.newest();
+        let limits = self.config.limits;
+        let groups_full = parsed.share.is_some() && self.groups.len() >= limits.groups_max;
+        let Some(session) = self.sessions.get_mut(subscribed.session) else {
+            return UNSPECIFIED;
+        };
+        let options = Options {
+            qos: wanted.qos,
+            no_local: wanted.no_local,
+            retain_as_published: wanted.retain_as_published,
+            id: id.filter(|id| *id != 0),
+        };
+        let existing = session
+            .subscriptions
+            .find_open(parsed.share.as_ref(), &parsed.filter)
+            .map(|version| (version.slot, version.options));
+        if existing.is_none() && (session.subscriptions.open_count() >= limits.subscriptions_max || groups_full) {
+            return QUOTA_EXCEEDED;
+        }
+        let is_same = existing.is_some_and(|(_, present)| present == options);
+        let slot = match existing {
+            Some((slot, _)) if is_same => slot,
+            _ => {
+                let slot = session.subscriptions.next_slot;
+                session.subscriptions.add(SubscriptionVersion {
+                    slot,
+                    share: parsed.share.clone(),
+                    filter: parsed.filter.clone(),
+                    options,
+                    not_before: newest,
+                    since: None,
+                    until: None,
+                    closing: false,
+                });
+                subscribed.opened.push(slot);
+                if let Some((old, _)) = existing {
+                    self.close_version(subscribed.session, old);
+                    subscribed.closed.push(old);
+                }
+                self.store_subscription(subscribed.session, slot);
+                slot
+            }
+        };
+        // [MQTT5-3.8.4-4] and Retain Handling; shared subscriptions get no retained messages. [MQTT5-3.8.3.1]
+        let wants_retained = match wanted.retain_handling {
+            0 => true,
+            1 => existing.is_none(),
+            _ => false,
+        };
+        if wants_retained && parsed.share.is_none() {
+            subscribed.snapshots.push(slot);
+        }
+        if let (Some(share), true) = (&parsed.share, !is_same) {
+            self.expect_member(subscribed.session, share, &parsed.filter);
+        }
+        wanted.qos as u8
+    }
+
+    fn close_version(&mut self, key: SessionKey, slot: u32) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(version) = session.subscriptions.get_mut(slot)
+        {
+            version.closing = true;
+            session.snapshots.cancel(slot);
+        }
+        self.store_subscription(key, slot);
+    }
+
+    /// Puts one version of a durable session; a shared one that ends is deleted, since nothing is read by it any more.
+    fn store_subscription(&mut self, key: SessionKey, slot: u32) {
+        let Some(session) = self.sessions.get(key).filter(|session| session.is_durable()) else {
+            return;
+        };
+        let Some(version) = session.subscriptions.get(slot) else {
+            return;
+        };
+        let stored_key = persist::subscription_key(&session.client_id, slot);
+        if version.closing && version.share.is_some() {
+            self.work.delete(Space::Session, stored_key);
+        } else {
+            self.work.put(Space::Session, stored_key, persist::subscription(version));
+        }
+    }
+
+    /// A SUBSCRIBE of a session served from memory: in force at once; only its retained messages wait for what is on its way.
+    fn subscribed_at_once<W: Wire>(&mut self, conn: ConnId, mut subscribed: Subscribed, turn: &mut Turn<'_, W>) {
+        let snapshots = std::mem::take(&mut subscribed.snapshots);
+        let session = subscribed.session;
+        let newest = self.newest();
+        self.apply(&mut subscribed, newest, turn);
+        let answer = Subscribed {
+            opened: Vec::new(),
+            closed: Vec::new(),
+            snapshots,
+            session,
+            ..subscribed
+        };
+        if self.work.is_settled() || answer.snapshots.is_empty() {
+            self.answer_subscribed(conn, answer, newest, turn);
+        } else {
+            self.answer_after_commit(conn, Awaited::Subscribed(Box::new(answer)));
+        }
+    }
+
+    fn answer_subscribed<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        subscribed: Subscribed,
+        commit: CommitNumber,
+        turn: &mut Turn<'_, W>,
+    ) {
+        if self.conns.get(&conn).is_some_and(|state| state.waiting > 0) {
+            // In line with the other answers; nothing is left to be done but to send it.
+            return self.answer(conn, Awaited::Subscribed(Box::new(subscribed)), turn);
+        }
+        self.subscribed(conn, subscribed, commit, turn);
+    }
+
+    /// A SUBSCRIBE takes effect after `commit`.
+    pub(super) fn subscribed<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        mut subscribed: Subscribed,
+        commit: CommitNumber,
+        turn: &mut Turn<'_, W>,
+    ) {
+        self.apply(&mut subscribed, commit, turn);
+        let key = subscribed.session;
+        let is_current = self.conns.get(&conn).is_some_and(|state| state.session == key);
+        if is_current {
+            let (packet_id, reasons) = (subscribed.packet_id, &subscribed.reasons[..]);
+            turn.wire.send(conn, PacketOut::SubAck { packet_id, reasons });
+        }
+        for slot in &subscribed.snapshots {
+            let is_open = self.sessions.get(key).is_some_and(|session| {
+                session.subscriptions.get(*slot).is_some_and(SubscriptionVersion::is_open)
+            });
+            if is_open {
+                self.begin_snapshot(key, *slot, commit);
+            }
+        }
+        self.pump(key, turn);
+    }
+
+    fn apply<W: Wire>(&mut self, subscribed: &mut Subscribed, commit: CommitNumber, turn: &mut Turn<'_, W>) {
+        for slot in std::mem::take(&mut subscribed.opened) {
+            self.open_version(subscribed.session, slot, commit, turn);
+        }
+        for slot in std::mem::take(&mut subscribed.closed) {
+            self.end_version(subscribed.session, slot, commit, turn);
+        }
+    }
+
+    fn open_version<W: Wire>(&mut self, key: SessionKey, slot: u32, commit: CommitNumber, turn: &mut Turn<'_, W>) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(version) = session.subscriptions.get_mut(slot) else {
+            return;
+        };
+        version.since = Some(commit);
+        if let Some(share) = version.share.clone() {
+            let filter = version.filter.clone();
+            return self.join(key, slot, (share, filter), commit, turn);
+        }
+        let subscriber = Subscriber::of_session(key, version);
+        match session.kind {
+            Kind::Immediate => self.immediate.insert(&version.filter, subscriber),
+            Kind::Volatile | Kind::Durable => self.committed.insert(&version.filter, subscriber),
+        };
+    }
+
+    fn end_version<W: Wire>(&mut self, key: SessionKey, slot: u32, commit: CommitNumber, turn: &mut Turn<'_, W>) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(version) = session.subscriptions.get_mut(slot) else {
+            return;
+        };
+        if version.share.is_some() {
+            session.subscriptions.remove(slot);
+            return self.leave_group(key, slot, turn);
+        }
+        if session.kind == Kind::Immediate {
+            let subscriber = Subscriber::of_session(key, version);
+            self.immediate.remove(&version.filter, &subscriber);
+            session.subscriptions.remove(slot);
+            return;
+        }
+        version.until = Some(commit);
+        // Blocks up to `commit` may still have to be fanned out; the entry goes when they were.
+        let subscriber = Subscriber::of_session(key, version);
+        self.committed.insert(&version.filter, subscriber);
+        self.ending.push_back((commit, key, slot));
+        session.moved(&mut self.work);
+        self.drop_ended();
+    }
+
+    /// Takes closed versions out of the fan-out once it has passed their end.
+    pub(super) fn drop_ended(&mut self) {
+        while let Some(&(until, key, slot)) = self.ending.front() {
+            if until > self.fanned {
+                return;
+            }
+            self.ending.pop_front();
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            if let Some(version) = session.subscriptions.get(slot) {
+                self.committed.remove(&version.filter, &Subscriber::of_session(key, version));
+            }
+            if !session.is_durable() {
+                self.forget_read_versions(key);
+            }
+        }
+    }
+
+    /// Removes versions that the session has read past.
+    pub(super) fn forget_read_versions(&mut self, key: SessionKey) {
+        let fanned = self.fanned;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let head = session.reader.head(fanned).commit;
+        let needed = session.in_flight.oldest_commit().map_or(head, |oldest| oldest.min(head));
+        for slot in session.subscriptions.forget_before(needed) {
+            if session.is_durable() {
+                let stored_key = persist::subscription_key(&session.client_id, slot);
+                self.work.delete(Space::Session, stored_key);
+            }
+        }
+    }
+
+    pub(super) fn remove_from_trie(&mut self, session: &Session, version: &SubscriptionVersion) {
+        let subscriber = Subscriber::of_session(session.key, version);
+        match session.kind {
+            Kind::Immediate => self.immediate.remove(&version.filter, &subscriber),
+            Kind::Volatile | Kind::Durable => self.committed.remove(&version.filter, &subscriber),
+        };
+    }
+
+    /// An UNSUBSCRIBE.
+    pub fn handle_unsubscribe<W: Wire>(&mut self, conn: ConnId, unsubscribe: Unsubscribe, now: Now, wire: &mut W) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        let mut unsubscribed = Unsubscribed {
+            session: state.session,
+            packet_id: unsubscribe.packet_id,
+            reasons: Vec::with_capacity(unsubscribe.filters.len()),
+            closed: Vec::new(),
+        };
+        for filter in &unsubscribe.filters {
+            let reason = self.unsubscribe_one(&mut unsubscribed, filter);
+            unsubscribed.reasons.push(reason);
+        }
+        let kind = self.sessions.get(state.session).map(|session| session.kind);
+        if kind == Some(Kind::Immediate) {
+            let commit = self.newest();
+            for slot in std::mem::take(&mut unsubscribed.closed) {
+                self.end_version(state.session, slot, commit, turn);
+            }
+        }
+        let nothing_to_do = unsubscribed.closed.is_empty() && state.waiting == 0;
+        if nothing_to_do || self.work.is_settled() {
+            let commit = self.newest();
+            return self.unsubscribed(conn, unsubscribed, commit, turn);
+        }
+        self.answer_after_commit(conn, Awaited::Unsubscribed(Box::new(unsubscribed)));
+    }
+
+    fn unsubscribe_one(&mut self, unsubscribed: &mut Unsubscribed, filter: &str) -> u8 {
+        let Ok(parsed) = Filter::parse_subscription(filter) else {
+            return FILTER_INVALID;
+        };
+        let session = self.sessions.get(unsubscribed.session);
+        let open = session.and_then(|session| session.subscriptions.find_open(parsed.share.as_ref(), &parsed.filter));
+        let Some(slot) = open.map(|version| version.slot) else {
+            return NO_SUBSCRIPTION;
+        };
+        self.close_version(unsubscribed.session, slot);
+        unsubscribed.closed.push(slot);
+        0
+    }
+
+    /// An UNSUBSCRIBE takes effect after `commit`. [MQTT5-3.10.4-4]
+    pub(super) fn unsubscribed<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        unsubscribed: Unsubscribed,
+        commit: CommitNumber,
+        turn: &mut Turn<'_, W>,
+    ) {
+        for slot in unsubscribed.closed {
+            self.end_version(unsubscribed.session, slot, commit, turn);
+        }
+        if self.conns.get(&conn).is_some_and(|state| state.session == unsubscribed.session) {
+            let (packet_id, reasons) = (unsubscribed.packet_id, &unsubscribed.reasons[..]);
+            turn.wire.send(conn, PacketOut::UnsubAck { packet_id, reasons });
+        }
+        self.pump(unsubscribed.session, turn);
+    }
+
+    /// Counts a delivery to a session that cannot be made.
+    pub(super) fn drop_for(&mut self, key: SessionKey, reason: DropReason) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.drop_matched(reason, 1, &self.work);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Input that breaks the protocol: the right reason, a closed socket, and nobody else notices.
+
+use std::cell::RefCell;
+
+use fellbeck_broker::front::MqttServerConfig;
+use fellbeck_broker::session::CoreLimits;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::client::{Client, connect, publish, publish_with, subscribe};
+use crate::node::{Node, config};
+
+/// Packets after a good CONNECT, and the reason that a version 5 client is told.
+fn table() -> Vec<(&'static str, Vec<u8>, u8)> {
+    vec![
+        ("reserved type", vec![0x00, 0], 0x81),
+        ("flags of PINGREQ", vec![0xC1, 0], 0x81),
+        ("PINGREQ with a body", vec![0xC0, 1, 0], 0x81),
+        ("QoS 3", vec![0x36, 6, 0, 1, b'a', 0, 1, 0], 0x81),
+        ("DUP with QoS 0", vec![0x38, 4, 0, 1, b'a', 0], 0x81),
+        ("packet id 0", publish(5, 0x02, "a", 0, b"x"), 0x81),
+        ("topic longer than its packet", vec![0x30, 3, 0, 9, b'a'], 0x81),
+        (
+            "property length of 256 MB",
+            vec![0x30, 7, 0, 1, b'a', 0xFF, 0xFF, 0xFF, 0x7F],
+            0x81,
+        ),
+        ("length of five bytes", vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1], 0x81),
+        ("unknown property", publish_with(5, 0, "a", 0, &[0x7F, 1], b""), 0x81),
+        (
+            "property twice",
+            publish_with(5, 0, "a", 0, &[0x23, 0, 1, 0x23, 0, 1], b""),
+            0x82,
+        ),
+        ("topic is not UTF-8", vec![0x30, 5, 0, 2, 0xC3, 0x28, 0], 0x81),
+        ("null character in a topic", publish(5, 0, "a\0b", 0, b""), 0x81),
+        ("surrogate in a topic", vec![0x30, 6, 0, 3, 0xED, 0xA0, 0x80, 0], 0x81),
+        ("wildcard in a topic", publish(5, 0, "a/+", 0, b""), 0x90),
+        ("no topic, no alias", publish(5, 0, "", 0, b""), 0x82),
+        (
+            "subscription identifier",
+            publish_with(5, 0, "a", 0, &[0x0B, 1], b""),
+            0x82,
+        ),
+        ("alias 0", publish_with(5, 0, "a", 0, &[0x23, 0, 0], b""), 0x94),
+        ("CONNACK from a client", vec![0x20, 2, 0, 0], 0x82),
+        ("PINGRESP from a client", vec![0xD0, 0], 0x82),
+        ("SUBSCRIBE without a filter", vec![0x82, 3, 0, 1, 0], 0x82),
+        ("SUBSCRIBE flags", vec![0x80, 7, 0, 1, 0, 0, 1, b'a', 0], 0x81),
+        ("SUBSCRIBE reserved bits", subscribe(5, 1, "a", 0xC0), 0x81),
+        ("SUBSCRIBE retain handling 3", subscribe(5, 1, "a", 0x30), 0x82),
+        ("UNSUBSCRIBE without a filter", vec![0xA2, 3, 0, 1, 0], 0x82),
+        ("AUTH", vec![0xF0, 0], 0x82),
+        ("PUBREL flags", vec![0x60, 2, 0, 1], 0x81),
+        ("too large", vec![0x30, 0x80, 0x80, 0x80, 1], 0x95),
+        (
+            "session expiry at DISCONNECT",
+            vec![0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9],
+            0x82,
+        ),
+    ]
+}
+
+#[test]
+fn malformed_packets_get_their_reason_and_a_closed_socket() {
+    let node = Node::start();
+    let mut bystander = Client::clean(node.addr(), 4, "bystander");
+    for (name, packet, reason) in table() {
+        let mut client = Client::clean(node.addr(), 5, "bad");
+        client.send(&packet);
+        let answer = client.packet().unwrap_or_else(|| panic!("{name}: no DISCONNECT"));
+        assert_eq!((answer[0], answer[2]), (0xE0, reason), "{name}: {answer:02X?}");
+        assert_eq!(client.packet(), None, "{name}");
+        bystander.expect_nothing();
+    }
+    node.stop();
+}
+
+#[test]
+fn a_version_3_client_is_closed_without_a_word() {
+    let node = Node::start();
+    for packet in [
+        vec![0x00, 0],
+        publish(4, 0, "a/+", 0, b""),
+        vec![0x82, 2, 0, 1],
+        vec![0xF0, 0],
+    ] {
+        let mut client = Client::clean(node.addr(), 4, "bad");
+        client.send(&packet);
+        assert_eq!(client.packet(), None, "{packet:02X?}");
+    }
+}
+
+#[test]
+fn packets_before_a_broken_one_are_served() {
+    let node = Node::start();
+    let mut client = Client::clean(node.addr(), 5, "a");
+    client.send(&[publish(5, 0x02, "t", 1, b"x"), vec![0xC0, 0], vec![0xC1, 0]].concat());
+    client.expect(&[0xD0, 0]);
+    client.expect_disconnect(0x81);
+}
+
+#[test]
+fn a_first_packet_that_is_no_connect_closes_the_socket() {
+    let node = Node::start();
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        &[0xC0, 0],
+        &[0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+    ] {
+        let mut client = Client::open(node.addr());
+        client.send(bytes);
+        assert_eq!(client.packet(), None);
+    }
+    let bystander = Client::clean(node.addr(), 4, "bystander");
+    drop(bystander);
+}
+
+#[test]
+fn half_sent_large_packets_are_bounded_over_all_connections() {
+    let config = MqttServerConfig {
+        packet_max: 600_000,
+        partial_bytes_max: 700_000,
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    let whole = publish(5, 0, "t", 0, &[0; 500_000]);
+    let mut first = Client::clean(node.addr(), 5, "first");
+    let mut second = Client::clean(node.addr(), 5, "second");
+    first.send(&whole[..450_000]);
+    let mut bystander = Client::clean(node.addr(), 4, "bystander");
+    bystander.expect_nothing();
+    second.try_send(&whole[..450_000]);
+    second.expect_disconnect(0x97);
+    bystander.expect_nothing();
+    first.send(&whole[450_000..]);
+    first.expect_nothing();
+}
+
+#[test]
+fn random_and_mutated_bytes_never_disturb_a_bystander() {
+    let node = Node::start();
+    let bystander = RefCell::new(Client::clean(node.addr(), 4, "bystander"));
+    let good: Vec<Vec<u8>> = table()
+        .into_iter()
+        .map(|(_, packet, _)| packet)
+        .chain([publish(5, 2, "t", 1, b"x")])
+        .collect();
+    let packets = prop::collection::vec(
+        (prop::sample::select(good), any::<prop::sample::Index>(), any::<u8>()),
+        1..6,
+    );
+    let garbage = prop::collection::vec(any::<u8>(), 0..200);
+    let mut runner = TestRunner::new(Config {
+        cases: 150,
+        ..Config::default()
+    });
+    runner
+        .run(&(any::<bool>(), packets, garbage), |(v5, packets, garbage)| {
+            let version = if v5 { 5 } else { 4 };
+            let mut client = Client::clean(node.addr(), version, "mutant");
+            for (mut packet, at, byte) in packets {
+                let at = at.index(packet.len());
+                packet[at] ^= byte;
+                client.try_send(&packet);
+            }
+            client.try_send(&garbage);
+            let mut raw = Client::open(node.addr());
+            raw.try_send(&garbage);
+            let mut connecting = connect(version, "mutant", 2, 60, &[]);
+            let at = garbage.len() % connecting.len();
+            connecting[at] ^= garbage.first().copied().unwrap_or(1);
+            let mut mutated = Client::open(node.addr());
+            mutated.try_send(&connecting);
+            bystander.borrow_mut().expect_nothing();
+            Ok(())
+        })
+        .unwrap();
+    assert!(node.server.as_ref().unwrap().failed().borrow().is_none());
+    node.stop();
+}

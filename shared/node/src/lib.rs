@@ -1,0 +1,22 @@
+//! What the wiring of both nodes has in common: settings of the shared parts, start and stop of them, errors with exit codes.
+//!
+//! In: configuration structs that both nodes embed. Out: a broker, an HTTP server, a runtime, and one error type that ends a node.
+//! Edge and cloud never depend on one another; what both need of the wiring is here. It knows no lane, stream, link or QUIC.
+
+#![deny(missing_docs)]
+
+mod cli;
+mod config;
+mod error;
+mod http;
+mod mqtt;
+mod runtime;
+mod stop;
+
+pub use cli::{Outcome, parse};
+pub use config::{HttpConfig, MqttConfig, SessionConfig};
+pub use error::NodeError;
+pub use http::start_http;
+pub use mqtt::{BrokerParts, start_mqtt, stop_mqtt};
+pub use runtime::block_on;
+pub use stop::wait;

@@ -1,0 +1,218 @@
+//! The store directory: its lock, its format file, and small files that are replaced whole.
+//!
+//! Nothing is written into a directory before it is known to be ours or empty.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::Layout;
+use crate::error::OpenError;
+
+const FORMAT_VERSION: u32 = 1;
+const FORMAT: &str = "FORMAT";
+const LOCK: &str = "LOCK";
+/// Names that may stand in a directory that was not yet ours.
+const HARMLESS: [&str; 3] = [LOCK, "FORMAT.new", "lost+found"];
+
+/// Where the parts of a store are.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    root: PathBuf,
+}
+
+/// Held while the store is open.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "the file keeps the lock until it is dropped")] File);
+
+/// What the format file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) log_id: [u8; 16],
+    /// It was written by this open.
+    pub(crate) created: bool,
+}
+
+impl Directory {
+    /// Checks that `root` is ours or empty, locks it and reads or writes the format file.
+    pub(crate) fn claim(root: &Path, layout: Layout) -> Result<(Self, Lock, Format), OpenError> {
+        let dir = Self { root: root.to_owned() };
+        fs::create_dir_all(root).map_err(|source| dir.io(root, source))?;
+        let format = dir.path(FORMAT);
+        let ours = format.try_exists().map_err(|source| dir.io(&format, source))?;
+        if !ours {
+            dir.refuse_foreign()?;
+        }
+        let lock = dir.lock()?;
+        // Looked at again under the lock: another process may have been creating the store.
+        let log_id = match fs::read(&format) {
+            Ok(text) => Some(dir.parse_format(&String::from_utf8_lossy(&text), layout)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(source) => return Err(dir.io(&format, source)),
+        };
+        let created = log_id.is_none();
+        let log_id = match log_id {
+            Some(log_id) => log_id,
+            None => dir.write_format(layout)?,
+        };
+        Ok((dir, lock, Format { log_id, created }))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path("db")
+    }
+
+    /// Moves the database out of the way and says where it went.
+    pub(crate) fn quarantine(&self) -> Result<PathBuf, OpenError> {
+        let free = (1u32..)
+            .map(|n| self.path(&format!("quarantine-{n}")))
+            .find(|path| !path.exists());
+        let target = free.expect("there are more numbers than directories");
+        fs::rename(self.database(), &target).map_err(|source| self.io(&target, source))?;
+        self.sync().map_err(|source| self.io(&self.root, source))?;
+        Ok(target)
+    }
+
+    /// Replaces a small file such that after a crash either the old or the new content is there. Adds a checksum.
+    pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), OpenError> {
+        let sealed = [content, &xxh3_64(content).to_be_bytes()].concat();
+        self.replace_plain(name, &sealed)
+    }
+
+    fn replace_plain(&self, name: &str, content: &[u8]) -> Result<(), OpenError> {
+        let fresh = self.path(&format!("{name}.new"));
+        let write = || {
+            let mut file = File::create(&fresh)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&fresh, self.path(name))?;
+            self.sync()
+        };
+        write().map_err(|source| self.io(&self.path(name), source))
+    }
+
+    /// Reads what [`replace`](Self::replace) wrote. `Ok(None)`: there is no such file. `Ok(Some(None))`: it is damaged.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Option<Vec<u8>>>, OpenError> {
+        match fs::read(self.path(name)) {
+            Ok(bytes) => Ok(Some(unseal(bytes))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.io(&self.path(name), source)),
+        }
+    }
+
+    pub(crate) fn io(&self, path: &Path, source: std::io::Error) -> OpenError {
+        OpenError::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        File::open(&self.root)?.sync_all()
+    }
+
+    fn refuse_foreign(&self) -> Result<(), OpenError> {
+        let entries = fs::read_dir(&self.root).map_err(|source| self.io(&self.root, source))?;
+        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+        match names.into_iter().find(|name| !HARMLESS.contains(&name.as_str())) {
+            Some(found) => Err(OpenError::Foreign {
+                dir: self.root.clone(),
+                found,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> Result<Lock, OpenError> {
+        let path = self.path(LOCK);
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|source| self.io(&path, source))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { dir: self.root.clone() }),
+            Err(errno) => Err(self.io(&path, errno.into())),
+        }
+    }
+
+    fn parse_format(&self, text: &str, layout: Layout) -> Result<[u8; 16], OpenError> {
+        let damaged = || OpenError::Damaged {
+            file: self.path(FORMAT),
+            what: "not a line of the form `fellbeck-store 1 edge <log id>`",
+        };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["fellbeck-store", version, rest @ ..] = words.as_slice() else {
+            return Err(damaged());
+        };
+        let found: u32 = version.parse().map_err(|_| damaged())?;
+        if found > FORMAT_VERSION {
+            return Err(OpenError::NewerFormat {
+                dir: self.root.clone(),
+                found,
+                supported: FORMAT_VERSION,
+            });
+        }
+        let [kind, log_id] = rest else { return Err(damaged()) };
+        if *kind != layout.as_str() {
+            let other = match layout {
+                Layout::Edge => Layout::Cloud,
+                Layout::Cloud => Layout::Edge,
+            };
+            return Err(OpenError::OtherLayout {
+                dir: self.root.clone(),
+                found: with_article(other),
+                wanted: with_article(layout),
+            });
+        }
+        parse_hex(log_id).ok_or_else(damaged)
+    }
+
+    fn write_format(&self, layout: Layout) -> Result<[u8; 16], OpenError> {
+        let log_id: [u8; 16] = rand::random();
+        let hex: String = log_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = format!("fellbeck-store {FORMAT_VERSION} {} {hex}\n", layout.as_str());
+        self.replace_plain(FORMAT, line.as_bytes())?;
+        // The directory itself must outlive a power cut, too.
+        if let Some(parent) = self.root.canonicalize().ok().as_deref().and_then(Path::parent) {
+            File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(|source| self.io(parent, source))?;
+        }
+        Ok(log_id)
+    }
+}
+
+fn with_article(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Edge => "an edge",
+        Layout::Cloud => "a cloud",
+    }
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Checks and removes the checksum at the end.
+pub(crate) fn unseal(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let at = bytes.len().checked_sub(8)?;
+    let checksum = bytes.split_off(at);
+    (checksum == xxh3_64(&bytes).to_be_bytes()).then_some(bytes)
+}

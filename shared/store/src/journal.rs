@@ -1,0 +1,303 @@
+//! Walks a journal file of fjall 3.1 and tells valid batches from damage, without decoding values and in little memory.
+//!
+//! A batch is: start (tag 1, item count u32, sequence number u64), items (tag 2, type, compression, keyspace u64, key length
+//! u16, value length u32, stored length u32, key, value) or clears (tag 4, keyspace u64), end (tag 3, xxh3-64 over the items,
+//! the bytes `FJL` 3). Numbers are little-endian. Behind the last batch the file ends or holds zeros.
+//! Batches are written one after the other and each is synced before the next begins: so a valid batch behind damage proves
+//! that what was damaged had been synced.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+
+use xxhash_rust::xxh3::Xxh3;
+
+const MAGIC: [u8; 4] = *b"FJL\x03";
+const BUFFER_BYTES: usize = 128 * 1024;
+/// Sequence numbers rise with each batch, and the engine takes a few for itself. They are outside the checksum: one that is further
+/// than this from the last is damaged, and would spoil the numbers of all that follows. A smaller error does no such harm.
+const SEQNO_STEP_MAX: u64 = 1 << 24;
+
+/// What a journal holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// Stretches of valid batches, rising. The first begins at 0 when the file begins with a valid batch.
+    pub(crate) valid: Vec<Range<u64>>,
+    /// Where the written part ends: the last byte that is not zero, roughly. At or above the end of the last valid stretch.
+    pub(crate) written: u64,
+}
+
+impl Walk {
+    /// Bytes behind the last valid batch: a commit torn by a crash.
+    pub(crate) fn torn(&self) -> u64 {
+        self.written - self.end()
+    }
+
+    /// Stretches of damage in front of valid batches, and their bytes.
+    pub(crate) fn damage(&self) -> (u64, u64) {
+        let mut at = 0;
+        let (mut stretches, mut bytes) = (0, 0);
+        for range in &self.valid {
+            if range.start > at {
+                stretches += 1;
+                bytes += range.start - at;
+            }
+            at = range.end;
+        }
+        (stretches, bytes)
+    }
+
+    fn end(&self) -> u64 {
+        self.valid.last().map_or(0, |range| range.end)
+    }
+}
+
+/// Walks one journal.
+pub(crate) fn walk(path: &Path) -> std::io::Result<Walk> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut walker = Walker {
+        reader: BufReader::with_capacity(BUFFER_BYTES, file),
+        at: 0,
+        len,
+    };
+    let mut walk = Walk::default();
+    let mut last_seqno = None;
+    let mut at = 0;
+    while at < len {
+        match walker.batch_at(at, last_seqno)? {
+            Some(batch) => {
+                last_seqno = Some(batch.seqno);
+                match walk.valid.last_mut() {
+                    Some(range) if range.end == at => range.end = batch.end,
+                    _ => walk.valid.push(at..batch.end),
+                }
+                walk.written = batch.end;
+                at = batch.end;
+            }
+            None => {
+                let Some(next) = walker.next_start(at, &mut walk.written)? else {
+                    break;
+                };
+                at = next;
+            }
+        }
+    }
+    Ok(walk)
+}
+
+struct Walker {
+    reader: BufReader<File>,
+    at: u64,
+    len: u64,
+}
+
+struct Batch {
+    seqno: u64,
+    end: u64,
+}
+
+impl Walker {
+    /// The valid batch at `at`, if there is one.
+    fn batch_at(&mut self, at: u64, last: Option<u64>) -> std::io::Result<Option<Batch>> {
+        self.seek(at)?;
+        match self.batch(last) {
+            Ok(batch) => Ok(batch),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                // How much was read before the end is not known: the place is found anew.
+                self.reader.seek(SeekFrom::Start(at))?;
+                self.at = at;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn batch(&mut self, last: Option<u64>) -> std::io::Result<Option<Batch>> {
+        let [tag] = self.take()?;
+        let items = u32::from_le_bytes(self.take()?);
+        let seqno = u64::from_le_bytes(self.take()?);
+        let follows = last.is_none_or(|last| seqno.abs_diff(last) < SEQNO_STEP_MAX);
+        if tag != 1 || items == 0 || !follows {
+            return Ok(None);
+        }
+        let mut hash = Xxh3::new();
+        for _ in 0..items {
+            if !self.item(&mut hash)? {
+                return Ok(None);
+            }
+        }
+        let [tag] = self.take()?;
+        let checksum = u64::from_le_bytes(self.take()?);
+        let magic: [u8; 4] = self.take()?;
+        let valid = tag == 3 && magic == MAGIC && checksum == hash.digest();
+        Ok(valid.then_some(Batch { seqno, end: self.at }))
+    }
+
+    fn item(&mut self, hash: &mut Xxh3) -> std::io::Result<bool> {
+        let [tag] = self.take()?;
+        hash.update(&[tag]);
+        if tag == 4 {
+            hash.update(&self.take::<8>()?);
+            return Ok(true);
+        }
+        let head: [u8; 20] = if tag == 2 { self.take()? } else { return Ok(false) };
+        hash.update(&head);
+        let key_len = u16::from_le_bytes([head[10], head[11]]);
+        let stored_len = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+        let mut left = u64::from(key_len) + u64::from(stored_len);
+        if self.at + left > self.len {
+            return Ok(false);
+        }
+        let mut chunk = [0; 8192];
+        while left > 0 {
+            let part = usize::try_from(left.min(8192)).expect("at most 8192");
+            self.reader.read_exact(&mut chunk[..part])?;
+            self.at += part as u64;
+            left -= part as u64;
+            hash.update(&chunk[..part]);
+        }
+        Ok(true)
+    }
+
+    /// The next place behind `at` that may be the start of a batch. Notes the last byte that is not zero.
+    fn next_start(&mut self, at: u64, written: &mut u64) -> std::io::Result<Option<u64>> {
+        self.seek(at)?;
+        loop {
+            let base = self.at;
+            let chunk = self.reader.fill_buf()?;
+            if chunk.is_empty() {
+                return Ok(None);
+            }
+            let from = usize::from(base == at);
+            let found = chunk
+                .iter()
+                .skip(from)
+                .position(|byte| *byte == 1)
+                .map(|offset| offset + from);
+            let scanned = &chunk[..found.map_or(chunk.len(), |offset| offset + 1)];
+            if let Some(last) = scanned.iter().rposition(|byte| *byte != 0) {
+                *written = (*written).max(base + last as u64 + 1);
+            }
+            if let Some(offset) = found {
+                return Ok(Some(base + offset as u64));
+            }
+            let len = chunk.len();
+            self.reader.consume(len);
+            self.at += len as u64;
+        }
+    }
+
+    fn seek(&mut self, at: u64) -> std::io::Result<()> {
+        // Relative, so that what is in the buffer stays in use.
+        let step = at as i64 - self.at as i64;
+        self.reader.seek_relative(step)?;
+        self.at = at;
+        Ok(())
+    }
+
+    fn take<const N: usize>(&mut self) -> std::io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        self.at += N as u64;
+        Ok(bytes)
+    }
+}
+
+/// Writes the valid stretches of `path` into `target`, in order.
+pub(crate) fn copy_valid(path: &Path, walk: &Walk, target: &Path) -> std::io::Result<()> {
+    let mut source = File::open(path)?;
+    let mut file = File::create(target)?;
+    for range in &walk.valid {
+        source.seek(SeekFrom::Start(range.start))?;
+        std::io::copy(&mut (&mut source).take(range.end - range.start), &mut file)?;
+    }
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(seqno: u64, values: &[&[u8]]) -> Vec<u8> {
+        let mut items = Vec::new();
+        for value in values {
+            items.extend([2, 0, 0]);
+            items.extend(9u64.to_le_bytes());
+            items.extend(3u16.to_le_bytes());
+            items.extend([u32::try_from(value.len()).unwrap().to_le_bytes(); 2].concat());
+            items.extend(b"key");
+            items.extend(*value);
+        }
+        let start = [&[1][..], &(values.len() as u32).to_le_bytes(), &seqno.to_le_bytes()].concat();
+        let end = [&[3][..], &xxhash_rust::xxh3::xxh3_64(&items).to_le_bytes(), &MAGIC].concat();
+        [start, items, end].concat()
+    }
+
+    fn walk_bytes(bytes: &[u8]) -> Walk {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.jnl");
+        std::fs::write(&path, bytes).unwrap();
+        let walk = walk(&path).unwrap();
+        copy_valid(&path, &walk, &dir.path().join("healed")).unwrap();
+        let healed = std::fs::read(dir.path().join("healed")).unwrap();
+        assert_eq!(
+            healed.len() as u64,
+            walk.valid.iter().map(|range| range.end - range.start).sum::<u64>()
+        );
+        walk
+    }
+
+    #[test]
+    fn a_journal_is_walked_to_its_end_whatever_follows() {
+        let batches = [
+            batch(5, &[b"one"]),
+            batch(6, &[&[1; 30_000], b""]),
+            batch(9, &[b"three"]),
+        ]
+        .concat();
+        let len = batches.len() as u64;
+        let all = std::slice::from_ref(&(0..len)).to_vec();
+        for tail in [vec![], vec![0; 300_000]] {
+            let walk = walk_bytes(&[batches.clone(), tail].concat());
+            assert_eq!(
+                (walk.valid.clone(), walk.torn(), walk.damage()),
+                (all.clone(), 0, (0, 0))
+            );
+        }
+        let torn = batch(10, &[b"never acknowledged"]);
+        for cut in 1..torn.len() {
+            let walk = walk_bytes(&[&batches, &torn[..cut], &[0; 1000][..]].concat());
+            assert_eq!((walk.valid.clone(), walk.damage()), (all.clone(), (0, 0)));
+            assert!(walk.torn() > 0 && walk.torn() <= cut as u64, "{cut}");
+        }
+        assert_eq!(walk_bytes(&[0; 5000]), Walk::default());
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_batch_costs_that_batch_only() {
+        let parts = [
+            batch(1, &[b"first"]),
+            batch(2, &[b"second", b"2"]),
+            batch(3, &[b"third"]),
+        ];
+        let (start, end) = (parts[0].len(), parts[0].len() + parts[1].len());
+        for at in start..end {
+            let mut bytes = parts.concat();
+            bytes[at] ^= 0x40;
+            let walk = walk_bytes(&bytes);
+            let len = bytes.len() as u64;
+            if (start + 5..start + 8).contains(&at) {
+                assert_eq!(
+                    (walk.valid.len(), walk.damage()),
+                    (1, (0, 0)),
+                    "a slightly wrong sequence number"
+                );
+                continue;
+            }
+            assert_eq!(walk.valid, [0..start as u64, end as u64..len], "byte {at}");
+            assert_eq!(walk.damage(), (1, (end - start) as u64));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The way into the writer: submitters put change sets into one bounded queue, the writer takes them in groups.
+//!
+//! Each submission carries a permit for one slot of its submitter's answer channel, taken at submission: so the number
+//! outstanding is bounded, and the writer can always answer without waiting. The writer sleeps on a condition variable,
+//! with a deadline while only lazy or too few submissions wait; submitters wake it only when that changes anything.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use fellbeck_core::TrackId;
+use tokio::sync::mpsc;
+
+use crate::commit::{Commit, Committed, Ticket, Urgency};
+use crate::config::StoreConfig;
+use crate::error::SubmitError;
+
+/// One submission on its way.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) commit: Commit,
+    pub(crate) ticket: Ticket,
+    pub(crate) permit: mpsc::OwnedPermit<Committed>,
+    records: usize,
+    bytes: usize,
+    at: Instant,
+}
+
+/// How the writer paces its commits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    bytes_target: usize,
+    records_target: usize,
+    bytes_max: usize,
+    records_max: usize,
+    linger: Duration,
+    lazy_max: Duration,
+}
+
+impl Pace {
+    pub(crate) fn of(config: &StoreConfig) -> Self {
+        Self {
+            bytes_target: config.batch_target,
+            records_target: config.commit_records_target,
+            bytes_max: config.commit_bytes_max,
+            records_max: config.commit_records_max,
+            linger: config.linger,
+            lazy_max: config.lazy_max,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+    pace: Pace,
+    tracks: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Submission>,
+    records: usize,
+    bytes: usize,
+    /// Waiting submissions that are not lazy.
+    urgent: usize,
+    sleep: Sleep,
+    door: Door,
+}
+
+/// What the writer sleeps for, so that a submitter knows whether to wake it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    Empty,
+    Lazy,
+    Linger,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    #[default]
+    Open,
+    Closing,
+    Shut,
+}
+
+/// What the writer got.
+#[derive(Debug)]
+pub(crate) enum Group {
+    Work(Vec<Submission>),
+    /// Nothing came before the deadline.
+    Idle,
+    /// The queue is empty and takes nothing any more.
+    Closed,
+}
+
+impl Queue {
+    pub(crate) fn new(pace: Pace, tracks: u32) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            pace,
+            tracks,
+        }
+    }
+
+    /// Waits until a commit is due. `last_start` is when the one before it started.
+    pub(crate) fn collect(&self, last_start: Option<Instant>, until: Option<Instant>) -> Group {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let (due, sleep) = match self.due(&state, last_start) {
+                Some((due, sleep)) if due > now => (Some(due), sleep),
+                Some(_) => return Group::Work(self.take(&mut state)),
+                None if state.door != Door::Open => return Group::Closed,
+                None => (None, Sleep::Empty),
+            };
+            if until.is_some_and(|until| until <= now) {
+                return Group::Idle;
+            }
+            state.sleep = sleep;
+            let deadline = due.into_iter().chain(until).min();
+            state = match deadline {
+                Some(deadline) => {
+                    let wait = deadline.saturating_duration_since(now);
+                    self.wake.wait_timeout(state, wait).expect(LOCK).0
+                }
+                None => self.wake.wait(state).expect(LOCK),
+            };
+            state.sleep = Sleep::Awake;
+        }
+    }
+
+    fn due(&self, state: &State, last_start: Option<Instant>) -> Option<(Instant, Sleep)> {
+        let oldest = state.waiting.front()?.at;
+        if state.door != Door::Open || self.full_commit(state) {
+            return Some((oldest, Sleep::Awake));
+        }
+        if state.urgent == 0 {
+            return Some((oldest + self.pace.lazy_max, Sleep::Lazy));
+        }
+        Some((last_start.map_or(oldest, |at| at + self.pace.linger), Sleep::Linger))
+    }
+
+    fn full_commit(&self, state: &State) -> bool {
+        state.records >= self.pace.records_target || state.bytes >= self.pace.bytes_target
+    }
+
+    fn take(&self, state: &mut State) -> Vec<Submission> {
+        let mut group = Vec::new();
+        let (mut records, mut bytes) = (0, 0);
+        while let Some(next) = state.waiting.front() {
+            let over = records + next.records > self.pace.records_max || bytes + next.bytes > self.pace.bytes_max;
+            if over && !group.is_empty() {
+                break;
+            }
+            records += next.records;
+            bytes += next.bytes;
+            state.urgent -= usize::from(next.commit.urgency == Urgency::Now);
+            group.extend(state.waiting.pop_front());
+        }
+        state.records -= records;
+        state.bytes -= bytes;
+        group
+    }
+
+    /// Takes no more submissions; what waits is still committed.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        if state.door == Door::Open {
+            state.door = Door::Closing;
+        }
+        self.wake.notify_one();
+    }
+
+    /// Takes no more submissions and forgets what waits: the writer has failed.
+    pub(crate) fn halt(&self) {
+        let forgotten = {
+            let mut state = self.lock();
+            state.door = Door::Shut;
+            (state.urgent, state.records, state.bytes) = (0, 0, 0);
+            std::mem::take(&mut state.waiting)
+        };
+        drop(forgotten);
+    }
+
+    fn put(&self, submission: Submission) -> Result<(), SubmitError> {
+        let mut state = self.lock();
+        if state.door != Door::Open {
+            return Err(SubmitError::Halted);
+        }
+        let urgent = submission.commit.urgency == Urgency::Now;
+        state.urgent += usize::from(urgent);
+        state.records += submission.records;
+        state.bytes += submission.bytes;
+        state.waiting.push_back(submission);
+        let wake = match state.sleep {
+            Sleep::Awake => false,
+            Sleep::Empty => true,
+            Sleep::Lazy => urgent || self.full_commit(&state),
+            Sleep::Linger => self.full_commit(&state),
+        };
+        if wake {
+            state.sleep = Sleep::Awake;
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(LOCK)
+    }
+}
+
+const LOCK: &str = "no code that holds this lock panics";
+
+/// Hands change sets to the store. Submissions are answered in order on the channel that came with it.
+#[derive(Debug)]
+pub struct Submitter {
+    queue: Arc<Queue>,
+    answers: mpsc::Sender<Committed>,
+    /// Last ticket given. The lock also keeps the order of tickets and of the queue the same.
+    last: Mutex<Ticket>,
+}
+
+impl Submitter {
+    pub(crate) fn new(queue: Arc<Queue>, answers: mpsc::Sender<Committed>) -> Self {
+        Self {
+            queue,
+            answers,
+            last: Mutex::default(),
+        }
+    }
+
+    /// Queues one change set. An empty one is a barrier: its answer comes after all earlier submissions are durable.
+    pub fn submit(&self, commit: Commit) -> Result<Ticket, SubmitError> {
+        self.check(&commit)?;
+        let permit = match self.answers.clone().try_reserve_owned() {
+            Ok(permit) => permit,
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(SubmitError::Full(commit)),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(SubmitError::Halted),
+        };
+        let mut last = self.last.lock().expect(LOCK);
+        let ticket = Ticket(last.0 + 1);
+        self.queue.put(Submission {
+            records: commit.appends.iter().map(|append| append.block.len()).sum(),
+            bytes: commit
+                .appends
+                .iter()
+                .map(|append| append.block.bytes().len())
+                .sum::<usize>()
+                + commit.puts.iter().map(|put| put.value.len()).sum::<usize>(),
+            commit,
+            ticket,
+            permit,
+            at: Instant::now(),
+        })?;
+        *last = ticket;
+        Ok(ticket)
+    }
+
+    /// Submissions whose answer was not yet received.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.answers.max_capacity() - self.answers.capacity()
+    }
+
+    fn check(&self, commit: &Commit) -> Result<(), SubmitError> {
+        let known = |track: TrackId| track.0 < self.queue.tracks;
+        if !commit.appends.iter().all(|append| known(append.track)) || !commit.acked.iter().all(|acked| known(acked.0))
+        {
+            return Err(SubmitError::Invalid("unknown track"));
+        }
+        let keys = commit.puts.iter().map(|put| &put.key);
+        let mut keys = keys.chain(commit.deletes.iter().map(|delete| &delete.key));
+        if !keys.all(|key| !key.is_empty() && u16::try_from(key.len()).is_ok()) {
+            return Err(SubmitError::Invalid("key is empty or longer than 65,535 bytes"));
+        }
+        Ok(())
+    }
+}

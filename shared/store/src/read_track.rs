@@ -1,0 +1,92 @@
+//! Reads one track by sequence number, for the uplink: sealed batches as they are, and gaps.
+
+use fellbeck_core::ledger::DropReason;
+use fellbeck_core::{Epoch, Seq, TrackId};
+
+use crate::codec;
+use crate::config::Layout;
+use crate::cursor::{Step, TrackCursor};
+use crate::entry::{Gap, TrackEntry, TrackRead};
+use crate::error::ReadError;
+use crate::shared::Shared;
+
+pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: usize) -> Result<TrackRead, ReadError> {
+    if shared.config.layout != Layout::Edge {
+        return Err(ReadError::OtherLayout);
+    }
+    let bounds = shared
+        .catalog()
+        .bounds(track, shared.epoch)
+        .ok_or(ReadError::NoTrack(track))?;
+    let start = from.max(bounds.first);
+    let mut cursor = TrackCursor::new(shared, track, start, bounds.end);
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_max.max(1) {
+        match cursor.next() {
+            Some(Step::Entry(entry)) => {
+                bytes += entry.batch.len();
+                match codec::parse(&entry.head, entry.first, &entry.batch) {
+                    Some(batch) => entries.push(TrackEntry::Batch(batch)),
+                    None => {
+                        let first = entry.first.max(start);
+                        note_damage(track, &entry);
+                        push_gaps(&mut entries, shared, track, first, entry.end());
+                    }
+                }
+            }
+            Some(Step::Hole { first, end }) => push_gaps(&mut entries, shared, track, first, end),
+            None => break,
+        }
+    }
+    Ok(TrackRead {
+        entries,
+        next: cursor.at().max(start),
+    })
+}
+
+pub(crate) fn note_damage(track: TrackId, entry: &crate::segment::Entry) {
+    tracing::error!(
+        track = track.0,
+        seq = entry.first.0,
+        records = entry.head.count,
+        "a stored batch is damaged"
+    );
+    metrics::counter!("fellbeck_store_damaged_records_total").increment(u64::from(entry.head.count));
+}
+
+/// Declares `first..end` missing: known gaps as they were recorded, the rest as damaged.
+fn push_gaps(entries: &mut Vec<TrackEntry>, shared: &Shared, track: TrackId, first: Seq, end: Seq) {
+    let catalog = shared.catalog();
+    let Some(state) = catalog.track(track) else { return };
+    let mut at = first;
+    while at < end {
+        let gap = state.gap_at(at).map_or_else(
+            || {
+                let next = state.gaps.iter().map(|gap| gap.first).find(|known| *known > at);
+                Gap {
+                    epoch: epoch_before(entries, shared.epoch),
+                    first: at,
+                    last: Seq(next.map_or(end, |next| next.min(end)).0 - 1),
+                    reason: DropReason::Damaged,
+                }
+            },
+            |known| Gap {
+                first: at,
+                last: known.last.min(Seq(end.0 - 1)),
+                ..known
+            },
+        );
+        at = gap.last.next();
+        entries.push(TrackEntry::Gap(gap));
+    }
+}
+
+/// Epochs never fall along a track, so a hole takes that of the entry before it.
+fn epoch_before(entries: &[TrackEntry], running: Epoch) -> Epoch {
+    match entries.last() {
+        Some(TrackEntry::Batch(batch)) => batch.header.epoch,
+        Some(TrackEntry::Gap(gap)) => gap.epoch,
+        None => running,
+    }
+}

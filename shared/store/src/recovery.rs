@@ -1,0 +1,345 @@
+//! Opens a store directory: claims it, heals it, takes stock, and says what is missing.
+//!
+//! Order: claim and lock; chain and tracks; journals healed; database opened, or moved to quarantine and begun anew; survey;
+//! positions continued above the high-water file; new gaps committed; high-water file written. Only then is anything accepted.
+//! Holds I5 over restarts and damage: numbers continue above whatever was ever known to be synced.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fellbeck_core::incarnation::{Incarnation, IncarnationChain};
+use fellbeck_core::ledger::DropReason;
+use fellbeck_core::varint::{put_bytes, take_bytes};
+use fellbeck_core::{CommitNumber, Epoch, Seq, TrackId};
+
+use crate::catalog::Track;
+use crate::config::{Layout, StoreConfig};
+use crate::directory::{Directory, Format, Lock};
+use crate::doctor;
+use crate::engine::Engine;
+use crate::entry::Gap;
+use crate::error::{HaltError, OpenError};
+use crate::high_water::{HighWater, HighWaterFile};
+use crate::key::{gap_value, index};
+use crate::report::OpenReport;
+use crate::shared::{Opened, Shared};
+use crate::survey::{Survey, survey};
+use crate::writer::Plan;
+
+const CHAIN: &str = "chain";
+const TRACKS: &str = "tracks";
+
+/// An open database, before the threads start.
+pub(crate) struct Recovered {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Engine,
+    pub(crate) report: OpenReport,
+    pub(crate) high_water: HighWaterFile,
+    pub(crate) lock: Lock,
+    pub(crate) plan: Plan,
+}
+
+pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, OpenError> {
+    let (dir, lock, Format { log_id, created }) = Directory::claim(root, config.layout)?;
+    let mut report = OpenReport {
+        created,
+        ..OpenReport::default()
+    };
+    let found = HighWaterFile::read(&dir).map_err(|source| dir.io(root, source))?;
+    if found.damaged {
+        report.remade.push("high-water");
+    }
+    let mut high_water = found.file;
+    let chain = continue_chain(&dir, high_water.last().epoch, &mut report)?;
+    let tracks = number_tracks(&dir, &config)?;
+    let findings = doctor::heal(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
+    report.torn_bytes = findings.torn_bytes;
+    report.damaged_stretches = findings.damaged_stretches;
+    report.damaged_bytes = findings.damaged_bytes;
+
+    let (engine, mut survey) = open_or_quarantine(&dir, &config, &tracks, &mut report)?;
+    settle(&mut survey, high_water.last(), &chain, &mut report);
+    let newest = commit_findings(&engine, &survey, &report).map_err(|error| engine_error(&dir, &error))?;
+    let plan = plan(&config, &mut survey);
+    let opened = Opened {
+        catalog: survey.catalog,
+        engine: engine.clone(),
+        newest,
+        log_id,
+        incarnations: chain.as_slice().to_vec(),
+    };
+    let shared = Shared::new(config, opened);
+    high_water
+        .write(HighWater::of(&shared))
+        .map_err(|source| dir.io(root, source))?;
+    tell(root, &report, &shared);
+    Ok(Recovered {
+        shared,
+        engine,
+        report,
+        high_water,
+        lock,
+        plan,
+    })
+}
+
+/// Writes this open's incarnation.
+fn continue_chain(dir: &Directory, known: Epoch, report: &mut OpenReport) -> Result<IncarnationChain, OpenError> {
+    let mut chain = match dir.read(CHAIN)? {
+        None if known == Epoch(0) => IncarnationChain::default(),
+        None | Some(None) => remade(report),
+        Some(Some(bytes)) => IncarnationChain::decode(&bytes).unwrap_or_else(|_| remade(report)),
+    };
+    let mut id: [u8; 16] = rand::random();
+    id[0] |= 1;
+    let newest = chain.succeed(id, known.next()).map_err(|_| OpenError::Damaged {
+        file: dir.path(CHAIN),
+        what: "its newest incarnation has no successor",
+    })?;
+    dir.replace(CHAIN, &chain.encode())?;
+    report.incarnation = Some(newest);
+    Ok(chain)
+}
+
+fn remade(report: &mut OpenReport) -> IncarnationChain {
+    report.remade.push("chain");
+    IncarnationChain::default()
+}
+
+/// Gives each track its number, for the life of the directory.
+fn number_tracks(dir: &Directory, config: &StoreConfig) -> Result<Vec<Track>, OpenError> {
+    let damaged = |what| OpenError::Damaged {
+        file: dir.path(TRACKS),
+        what,
+    };
+    let known = match dir.read(TRACKS)? {
+        None => Vec::new(),
+        Some(None) => {
+            return Err(damaged(
+                "its checksum does not match, and only it tells which track is which",
+            ));
+        }
+        Some(Some(bytes)) => bytes,
+    };
+    let mut names = Vec::new();
+    let mut rest = &known[..];
+    while !rest.is_empty() {
+        let name = take_bytes(&mut rest).and_then(|name| std::str::from_utf8(name).ok());
+        names.push(name.ok_or_else(|| damaged("it does not decode"))?.to_owned());
+    }
+    let before = names.len();
+    for name in &config.tracks {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    if names.len() > before {
+        let mut bytes = Vec::new();
+        names.iter().for_each(|name| put_bytes(&mut bytes, name.as_bytes()));
+        dir.replace(TRACKS, &bytes)?;
+    }
+    let acknowledged = |name: &String| config.layout == Layout::Edge && !config.sessions_only.contains(name);
+    let track = |name: String| Track {
+        sessions_only: !acknowledged(&name),
+        name,
+        end: Seq(1),
+        ..Track::default()
+    };
+    Ok(names.into_iter().map(track).collect())
+}
+
+fn open_or_quarantine(
+    dir: &Directory,
+    config: &StoreConfig,
+    tracks: &[Track],
+    report: &mut OpenReport,
+) -> Result<(Engine, Survey), OpenError> {
+    let distrust = report.damaged_stretches > 0;
+    let reason = match open_database(&dir.database(), config, tracks, distrust) {
+        Ok(opened) => return Ok(opened),
+        Err(reason) if is_refusal(&reason) => return Err(engine_error(dir, &reason)),
+        Err(reason) => reason,
+    };
+    let moved = dir.quarantine()?;
+    tracing::error!(%reason, quarantine = %moved.display(), "the database cannot be read: moved away, beginning anew");
+    report.quarantined = Some(moved);
+    open_database(&dir.database(), config, tracks, false).map_err(|error| engine_error(dir, &error))
+}
+
+fn open_database(
+    path: &Path,
+    config: &StoreConfig,
+    tracks: &[Track],
+    distrust: bool,
+) -> Result<(Engine, Survey), HaltError> {
+    // The engine asserts on some kinds of damage; a panic is then one more way to say that it cannot be read.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let engine = Engine::open(path, config)?;
+        let tracks = tracks.iter().map(Track::fresh).collect();
+        let survey = survey(&engine, tracks, distrust)?;
+        Ok((engine, survey))
+    }));
+    opened.unwrap_or(Err(HaltError::Broken("the engine panicked while opening")))
+}
+
+/// Errors of the environment, which a fresh database would not cure. Files that are missing or too short are damage.
+fn is_refusal(error: &HaltError) -> bool {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match error {
+        HaltError::Engine(fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))) => {
+            !matches!(io.kind(), InvalidData | NotFound | UnexpectedEof)
+        }
+        HaltError::Engine(fjall::Error::Locked) => true,
+        HaltError::Engine(_) | HaltError::Broken(_) => false,
+    }
+}
+
+fn engine_error(dir: &Directory, error: &HaltError) -> OpenError {
+    OpenError::Engine {
+        dir: dir.root().to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Continues positions above the high-water file and turns whatever is missing into gaps.
+fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, report: &mut OpenReport) {
+    report.recovered = survey.commit;
+    report.high_water = mark.commit;
+    let before = chain
+        .as_slice()
+        .iter()
+        .rev()
+        .nth(1)
+        .map(|incarnation: &Incarnation| incarnation.epoch);
+    let epoch = before.unwrap_or(mark.epoch);
+    let gap = |first: Seq, end: Seq, reason| Gap {
+        epoch,
+        first,
+        last: Seq(end.0 - 1),
+        reason,
+    };
+    for (track, first, end) in std::mem::take(&mut survey.holes) {
+        report.lose(track, gap(first, end, DropReason::Damaged));
+    }
+    for (number, track) in survey.catalog.tracks.iter_mut().enumerate() {
+        let id = TrackId(number as u32);
+        let (end, acked) = mark.tracks.get(number).copied().unwrap_or_default();
+        // What was acknowledged was acknowledged, even where the store has forgotten it.
+        track.acked = track.acked.max(acked);
+        // Only what was acknowledged is ever trimmed where an uplink reads: nothing else may be missing in front.
+        let wanted = track.acked.next();
+        let held = track.segments.front().map_or(track.end, |(first, _)| *first);
+        if !track.sessions_only && held > wanted && track.gap_at(wanted).is_none() {
+            report.lose(id, gap(wanted, held, DropReason::Damaged));
+        }
+        track.end = track.end.max(wanted);
+        if end > track.end {
+            report.lose(id, gap(track.end, end, DropReason::LostSuffix));
+            track.end = end;
+        }
+    }
+    for (track, gap) in &report.gaps {
+        let gaps = &mut survey.catalog.tracks[track.0 as usize].gaps;
+        gaps.push(*gap);
+        gaps.sort_by_key(|gap| gap.first);
+    }
+    survey.commit = survey.commit.max(mark.commit);
+}
+
+/// Makes gaps and corrections of the index durable. Returns the newest commit.
+fn commit_findings(engine: &Engine, survey: &Survey, report: &OpenReport) -> Result<CommitNumber, HaltError> {
+    let forgotten = report.recovered < survey.commit;
+    if report.gaps.is_empty() && survey.stale_index.is_empty() && !forgotten {
+        return Ok(survey.commit);
+    }
+    let commit = survey.commit.next();
+    let mut batch = engine.batch();
+    for (track, gap) in &report.gaps {
+        batch.insert(&engine.index, index::gap(*track, gap.first), gap_value(gap));
+    }
+    for id in &survey.stale_index {
+        batch.remove(&engine.index, index::sealed(*id));
+    }
+    for (number, track) in survey
+        .catalog
+        .tracks
+        .iter()
+        .enumerate()
+        .filter(|(_, track)| track.acked > Seq(0))
+    {
+        batch.insert(
+            &engine.index,
+            index::acked(TrackId(number as u32)),
+            track.acked.0.to_be_bytes(),
+        );
+    }
+    batch.insert(&engine.index, index::COMMIT, commit.0.to_be_bytes());
+    batch.commit()?;
+    Ok(commit)
+}
+
+/// Chooses the segments to go on with; seals all others.
+fn plan(config: &StoreConfig, survey: &mut Survey) -> Plan {
+    let slots = match config.layout {
+        Layout::Edge => survey.catalog.tracks.len(),
+        Layout::Cloud => 1,
+    };
+    let mut active: Vec<Option<u64>> = vec![None; slots];
+    let mut unindexed = Vec::new();
+    for id in &survey.unindexed {
+        let Some(segment) = survey.catalog.segments.get_mut(id) else {
+            continue;
+        };
+        let slot = match config.layout {
+            Layout::Edge => segment.seal.spans[0].track.0 as usize,
+            Layout::Cloud => 0,
+        };
+        if segment.seal.bytes >= config.segment_bytes {
+            segment.sealed = true;
+            unindexed.push(*id);
+        } else if let Some(older) = active[slot].replace(*id) {
+            unindexed.push(older);
+        }
+    }
+    for id in &unindexed {
+        if let Some(segment) = survey.catalog.segments.get_mut(id) {
+            segment.sealed = true;
+        }
+    }
+    Plan {
+        active,
+        next_segment: survey.next_segment,
+        dirty: std::mem::take(&mut survey.dirty),
+        unindexed,
+        floor: survey.floor,
+    }
+}
+
+fn tell(root: &Path, report: &OpenReport, shared: &Shared) {
+    let dir: PathBuf = root.to_owned();
+    for (track, gap) in &report.gaps {
+        let count = gap.last.0 - gap.first.0 + 1;
+        let name = shared.catalog().tracks[track.0 as usize].name.clone();
+        let (first, last, reason) = (gap.first.0, gap.last.0, gap.reason.as_str());
+        tracing::error!(
+            track = name,
+            first,
+            last,
+            reason,
+            "records that were synced are missing"
+        );
+        metrics::counter!("fellbeck_store_lost_records_total", "reason" => reason).increment(count);
+    }
+    if report.high_water > report.recovered {
+        let (recovered, high_water) = (report.recovered.0, report.high_water.0);
+        tracing::error!(recovered, high_water, "commits that were synced are missing");
+        metrics::counter!("fellbeck_store_lost_commits_total").increment(high_water - recovered);
+    }
+    for file in &report.remade {
+        tracing::error!(file, "was unreadable and is made anew");
+    }
+    metrics::counter!("fellbeck_store_damaged_bytes_total").increment(report.damaged_bytes);
+    let segments = shared.catalog().segments.len();
+    tracing::info!(dir = %dir.display(), epoch = shared.epoch.0, commit = shared.newest().0, segments, "store is open");
+}

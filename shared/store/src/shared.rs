@@ -1,0 +1,129 @@
+//! What the threads of one store share.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use fellbeck_core::incarnation::Incarnation;
+use fellbeck_core::{CommitNumber, Epoch};
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::config::StoreConfig;
+use crate::engine::Engine;
+use crate::error::ReadError;
+use crate::stats::{Level, Pressure};
+use crate::tail::Tail;
+
+pub(crate) struct Shared {
+    pub(crate) config: StoreConfig,
+    pub(crate) epoch: Epoch,
+    pub(crate) log_id: [u8; 16],
+    pub(crate) incarnations: Vec<Incarnation>,
+    pub(crate) tail: Tail,
+    /// Newest durable commit. Moved by the writer after the sync, behind the tail and the catalog.
+    pub(crate) newest: watch::Sender<CommitNumber>,
+    pub(crate) halted: watch::Sender<Option<String>>,
+    /// Written by the writer thread alone; a lock, since readers need several fields at one instant.
+    catalog: RwLock<Catalog>,
+    /// `None` once closed.
+    engine: RwLock<Option<Engine>>,
+    pub(crate) gauges: Gauges,
+}
+
+/// Figures that are read without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) segment_bytes: AtomicU64,
+    pub(crate) keyed_bytes: AtomicU64,
+    pub(crate) level: AtomicU8,
+    /// The file system has less free space than the store needs to go on.
+    pub(crate) disk_full: AtomicBool,
+    pub(crate) commits: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) journal_bytes: AtomicU64,
+    pub(crate) table_bytes: AtomicU64,
+}
+
+/// What [`Shared::new`] needs beside the configuration.
+pub(crate) struct Opened {
+    pub(crate) catalog: Catalog,
+    pub(crate) engine: Engine,
+    pub(crate) newest: CommitNumber,
+    pub(crate) log_id: [u8; 16],
+    pub(crate) incarnations: Vec<Incarnation>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: StoreConfig, opened: Opened) -> Arc<Self> {
+        let shared = Self {
+            epoch: opened.incarnations.last().map_or(Epoch(0), |newest| newest.epoch),
+            log_id: opened.log_id,
+            incarnations: opened.incarnations,
+            tail: Tail::new(config.tail_bytes, opened.newest.next()),
+            newest: watch::Sender::new(opened.newest),
+            halted: watch::Sender::new(None),
+            catalog: RwLock::new(opened.catalog),
+            engine: RwLock::new(Some(opened.engine)),
+            gauges: Gauges::default(),
+            config,
+        };
+        shared.weigh();
+        Arc::new(shared)
+    }
+
+    pub(crate) fn newest(&self) -> CommitNumber {
+        *self.newest.borrow()
+    }
+
+    pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        // A writer that panicked has halted the store; what it left is still the state of the last commit.
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn engine(&self) -> Result<Engine, ReadError> {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        engine.clone().ok_or(ReadError::Closed)
+    }
+
+    /// Drops all handles of the database. The threads must have ended.
+    pub(crate) fn close(&self) {
+        let segments = std::mem::take(&mut self.catalog_mut().segments);
+        drop(segments);
+        let engine = self.engine.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(engine);
+    }
+
+    /// Takes the figures of the catalog into the gauges and judges the pressure anew.
+    pub(crate) fn weigh(&self) {
+        let bytes = self.catalog().bytes;
+        self.gauges.segment_bytes.store(bytes, Ordering::Relaxed);
+        let used = bytes + self.gauges.keyed_bytes.load(Ordering::Relaxed);
+        let mut level = self
+            .config
+            .quota_bytes
+            .map_or(Level::Normal, |quota| Level::of(used, quota));
+        if self.gauges.disk_full.load(Ordering::Relaxed) {
+            level = Level::Full;
+        }
+        self.gauges.level.store(level as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        let gauges = &self.gauges;
+        Pressure {
+            used: gauges.segment_bytes.load(Ordering::Relaxed) + gauges.keyed_bytes.load(Ordering::Relaxed),
+            quota: self.config.quota_bytes.unwrap_or(u64::MAX),
+            level: Level::from_u8(gauges.level.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub(crate) fn halt(&self, reason: String) {
+        tracing::error!(reason, "store halted: nothing more is committed or acknowledged");
+        metrics::counter!("fellbeck_store_halts_total").increment(1);
+        self.halted.send_replace(Some(reason));
+    }
+}

@@ -1,0 +1,174 @@
+//! What the writer does between commits: sealing, memory tables, trimming.
+//!
+//! Nothing here is answered to anybody, and whatever it goes by is durable: acknowledgements and floors of synced commits,
+//! ends of segments that the index knows.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::TrySendError;
+use std::time::{Duration, Instant};
+
+use fellbeck_core::Seq;
+
+use super::{Writer, now_ms};
+use crate::catalog::{Appended, Segment};
+use crate::config::Layout;
+use crate::engine::memtable_bytes;
+use crate::error::HaltError;
+use crate::janitor::{self, Job};
+use crate::key::index;
+use crate::stats::Level;
+use crate::trim::{self, Candidate, CloudBounds, EdgeBounds, Trim};
+
+/// Memory tables that may wait for the engine before the writer waits, too.
+const FLUSHES_MAX: usize = 4;
+/// Into how many segments at least the retention age is cut.
+const AGE_SHARE: u32 = 8;
+
+impl Writer {
+    /// Seals the segments that have reached their size, or where retention goes by age, a share of that age.
+    pub(super) fn seal_full(&mut self) -> Result<(), HaltError> {
+        let config = &self.shared.config;
+        let age_max = config.retention_age.map(|age| age / AGE_SHARE);
+        let mut catalog = self.shared.catalog_mut();
+        for slot in &mut self.active {
+            let Some(active) = slot else { continue };
+            let segment = catalog.segments.get_mut(&active.id);
+            let segment = segment.ok_or(HaltError::Broken("an open segment is not in the catalog"))?;
+            let old = age_max.is_some_and(|max| active.since.elapsed() >= max);
+            if segment.seal.bytes >= config.segment_bytes || old {
+                segment.sealed = true;
+                self.unindexed.push(active.id);
+                *slot = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps memory tables within the RAM window and journals from being pinned.
+    pub(super) fn tidy_memory(&mut self, appended: &[Appended], journaled: u64) -> Result<(), HaltError> {
+        self.memory.journaled(journaled);
+        for entry in appended {
+            self.memory.wrote(entry.segment, entry.bytes);
+        }
+        let flush = self.memory.choose();
+        if flush.segments.is_empty() && !flush.keyed {
+            return Ok(());
+        }
+        self.shared.gauges.table_bytes.fetch_add(flush.bytes, Ordering::Relaxed);
+        for id in &flush.segments {
+            let keyspace = self
+                .shared
+                .catalog()
+                .segments
+                .get(id)
+                .map(|segment| segment.keyspace.clone());
+            if let Some(keyspace) = keyspace {
+                self.engine.flush(&keyspace)?;
+            }
+        }
+        if flush.keyed {
+            for keyspace in self.engine.keyed().filter(|keyspace| memtable_bytes(keyspace) > 0) {
+                self.engine.flush(keyspace)?;
+            }
+        }
+        self.wait_for_flushes();
+        Ok(())
+    }
+
+    /// Lets the disk catch up: memory tables that wait to be written are memory, too.
+    fn wait_for_flushes(&self) {
+        if self.engine.outstanding_flushes() <= FLUSHES_MAX {
+            return;
+        }
+        metrics::counter!("fellbeck_store_flush_waits_total").increment(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // The engine offers no event to wait for. A worker that has died shows in the next commit.
+        while self.engine.outstanding_flushes() > FLUSHES_MAX && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Gives up the segments that may go. What it goes by is durable: acknowledgements and floors of synced commits.
+    pub(super) fn trim(&mut self) {
+        let trim = self.choose_trim();
+        if trim.segments.is_empty() {
+            return;
+        }
+        if trim.unpinned > 0 {
+            tracing::warn!(
+                segments = trim.unpinned,
+                "lagging sessions pin more than their share: their records are trimmed"
+            );
+            metrics::counter!("fellbeck_store_unpinned_segments_total").increment(trim.unpinned);
+        }
+        metrics::counter!("fellbeck_store_trimmed_segments_total").increment(trim.segments.len() as u64);
+        for id in trim.segments {
+            let mut catalog = self.shared.catalog_mut();
+            let Some(segment) = catalog.remove(id) else { continue };
+            for span in &segment.seal.spans {
+                let pruned = catalog.prune_gaps(span.track);
+                self.obsolete
+                    .extend(pruned.into_iter().map(|first| index::gap(span.track, first)));
+            }
+            drop(catalog);
+            self.memory.forget(id);
+            self.obsolete.push(index::sealed(id));
+            if let Err(refused) = self.jobs.try_send(Job(segment.keyspace)) {
+                let (TrySendError::Full(Job(keyspace)) | TrySendError::Disconnected(Job(keyspace))) = refused;
+                janitor::delete(&self.engine, keyspace);
+            }
+        }
+        self.shared.weigh();
+    }
+
+    /// The edge gives up its grace window when the quota presses; the cloud has nothing to give up early.
+    pub(super) fn pressed(&self) -> bool {
+        self.shared.config.layout == Layout::Edge && self.shared.pressure().level != Level::Normal
+    }
+
+    fn choose_trim(&self) -> Trim {
+        let config = &self.shared.config;
+        let catalog = self.shared.catalog();
+        if config.layout == Layout::Cloud {
+            let age = config
+                .retention_age
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            let sealed = catalog.segments.iter().filter(|(_, segment)| segment.indexed);
+            let candidates = sealed.map(|(id, segment)| candidate(*id, segment, false)).collect();
+            let bounds = CloudBounds {
+                retention_bytes: config.retention_bytes,
+                touched_min_ms: age.map(|age| now_ms().saturating_sub(age)),
+                total_bytes: catalog.bytes,
+            };
+            return trim::cloud(candidates, bounds);
+        }
+        let mut candidates = Vec::new();
+        for track in &catalog.tracks {
+            for (_, id) in &track.segments {
+                let segment = &catalog.segments[id];
+                let end = segment.seal.spans.last().map_or(Seq(0), |span| span.end);
+                if !segment.indexed || !(track.sessions_only || end.0 <= track.acked.0 + 1) {
+                    break;
+                }
+                candidates.push(candidate(*id, segment, !track.sessions_only));
+            }
+        }
+        let share = |quota: u64| (quota as f64 * config.session_pin_share) as u64;
+        let bounds = EdgeBounds {
+            grace_bytes: if self.pressed() { 0 } else { config.grace_bytes },
+            floor: self.floor,
+            pin_bytes: config.quota_bytes.map_or(u64::MAX, share),
+        };
+        trim::edge(candidates, bounds)
+    }
+}
+
+fn candidate(id: u64, segment: &Segment, graceful: bool) -> Candidate {
+    Candidate {
+        id,
+        bytes: segment.seal.bytes,
+        last_commit: segment.seal.last_commit,
+        touched_ms: segment.seal.touched_ms,
+        graceful,
+    }
+}

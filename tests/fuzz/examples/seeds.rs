@@ -1,0 +1,349 @@
+//! Writes the first inputs of every target into `corpus/<target>/seed-*`: small valid ones, from which the fuzzer goes on.
+//!
+//! In: nothing. Out: files beside this crate. The same bytes at every run, as long as the formats stay.
+
+use std::fs;
+use std::path::Path;
+
+use fellbeck_core::properties::{Property, put};
+use fellbeck_core::{
+    Batch, ClockQuality, CommitNumber, DropReason, Epoch, IncarnationChain, Offset, Origin, Position, Properties, QoS,
+    Record, RecordBlock, RecordBlockBuilder, Run, Seq, WallTime, kafka,
+};
+use fellbeck_link::{
+    ByeReason, ControlFrame, Gap, Hello, LaneAck, LaneFrame, LaneHello, LaneIndex, LaneWelcome, NodeKind, RefuseCode,
+    Skip, Welcome,
+};
+
+fn main() {
+    let mut seeds: Vec<(&str, Vec<u8>)> = Vec::new();
+    for block in blocks() {
+        let batch = Batch::seal(Epoch(3), Seq(1), &block);
+        seeds.push(("record_block", block.bytes().to_vec()));
+        seeds.push(("record_batch", batch.encode().to_vec()));
+        seeds.push((
+            "kafka_batch",
+            kafka::encode(&block, Offset(5), CommitNumber(9)).to_vec(),
+        ));
+        let batch = LaneFrame::Batch {
+            sent_at: WallTime(1_700_000_000_500),
+            batch,
+        };
+        seeds.push(("link_lane_frame", batch.encode()[4..].to_vec()));
+    }
+    seeds.extend(property_blocks().into_iter().map(|block| ("properties", block)));
+    seeds.extend([0, 1, 3, 64].map(|links| ("incarnation_chain", chain(links).encode())));
+    for frame in [LaneFrame::Start(LaneIndex(1)), gap(5, 9), skip(10, 10)] {
+        seeds.push(("link_lane_frame", frame.encode()[4..].to_vec()));
+    }
+    let control: Vec<_> = control_frames().iter().map(|frame| frame.encode().to_vec()).collect();
+    seeds.extend(control.iter().map(|frame| ("link_control_frame", frame[4..].to_vec())));
+    for (limit, portion) in [(255, 0), (255, 6), (10, 200)] {
+        seeds.push(("link_frame_decoder", [vec![limit, portion], control.concat()].concat()));
+    }
+    seeds.extend(conversations().into_iter().map(|wire| ("link_receiver", wire)));
+    for text in TOPICS {
+        seeds.push(("topic_filter", text.as_bytes().to_vec()));
+    }
+    write(&seeds);
+}
+
+fn write(seeds: &[(&str, Vec<u8>)]) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut of_target = std::collections::BTreeMap::<&str, usize>::new();
+    for (target, bytes) in seeds {
+        let number = of_target.entry(target).or_default();
+        let dir = corpus.join(target);
+        fs::create_dir_all(&dir).expect("the corpus can be written");
+        fs::write(dir.join(format!("seed-{number:02}")), bytes).expect("the corpus can be written");
+        *number += 1;
+    }
+}
+
+const TOPICS: [&str; 6] = [
+    "a/+/#\na/b/c\n+/b/c\n#\n$SYS/#\na/b/c",
+    "$share/g/a/#\n$share/g/+\n$share//a\n$share/g\n$SYS/+\na",
+    "#\n+/x\n$SYS/#\n$SYS/+/x\n$SYS/a/x",
+    "/\n/#\n+/+\n//\n/+\n/",
+    "a/#\na\na/+\na/b#\n#/a\na++\na",
+    "plant/+/line/+/temperature\nplant/#\nplant/hall/line/7/temperature\nplant/hall/line/7/temperature",
+];
+
+fn property_blocks() -> Vec<Vec<u8>> {
+    let lists: [&[Property<'_>]; 4] = [
+        &[],
+        &[Property::User("a", "1"), Property::User("a", "1")],
+        &[
+            Property::PayloadFormat(1),
+            Property::ContentType("text/plain"),
+            Property::ResponseTopic("r/t"),
+            Property::CorrelationData(&[0, 255]),
+        ],
+        &[
+            Property::User("mqtt.topic", "x"),
+            Property::User("mqtt.user.mqtt.topic", ""),
+            Property::User("fellbeck.meta", "y"),
+        ],
+    ];
+    let encode = |list: &[Property<'_>]| {
+        let mut out = Vec::new();
+        list.iter()
+            .for_each(|property| put(&mut out, property).expect("it is short"));
+        out
+    };
+    lists.map(encode).to_vec()
+}
+
+/// A record alone, one with every field, several small ones, and ones that compress.
+fn blocks() -> Vec<RecordBlock> {
+    let properties = property_blocks();
+    let plain = Record {
+        device: "device-1",
+        topic: "plant/1/t",
+        payload: b"21.5",
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: Properties::default(),
+        accepted_at: WallTime(1_700_000_000_000),
+        clock: ClockQuality::Synced,
+        expiry_secs: None,
+        origin: None,
+        path: "",
+    };
+    let full = |list: &'static [u8]| Record {
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        properties: Properties::parse(list).expect("it was just encoded"),
+        clock: ClockQuality::Unsynced,
+        expiry_secs: Some(60),
+        origin: Some(Origin {
+            edge: "barn",
+            instance: 2,
+            lane: "default",
+            run: Run(1),
+            epoch: Epoch(3),
+            seq: Seq(300),
+        }),
+        path: "barn/cloud",
+        ..plain
+    };
+    let full: Vec<_> = properties.into_iter().map(|list| full(list.leak())).collect();
+    let unknown = Record {
+        clock: ClockQuality::Unknown,
+        expiry_secs: Some(0),
+        payload: b"",
+        ..plain
+    };
+    let long = Record {
+        payload: &[b'x'; 1500],
+        ..plain
+    };
+    let late = Record {
+        accepted_at: WallTime(u64::MAX),
+        expiry_secs: Some(u32::MAX),
+        ..plain
+    };
+    let early = Record {
+        accepted_at: WallTime(0),
+        device: "",
+        topic: "a",
+        ..plain
+    };
+    let lists = [
+        vec![plain],
+        full,
+        vec![plain; 12],
+        vec![long],
+        vec![unknown, late, early, unknown],
+    ];
+    let build = |list: Vec<Record<'_>>| {
+        let mut builder = RecordBlockBuilder::default();
+        list.iter().for_each(|record| builder.push(record));
+        builder.finish()
+    };
+    lists.map(build).to_vec()
+}
+
+fn chain(links: u8) -> IncarnationChain {
+    let mut chain = IncarnationChain::default();
+    for n in 1..=links {
+        chain.succeed([n; 16], Epoch(1)).expect("ids differ from zero");
+    }
+    chain
+}
+
+fn gap(first: u64, last: u64) -> LaneFrame {
+    LaneFrame::Gap(Gap {
+        epoch: Epoch(3),
+        first: Seq(first),
+        last: Seq(last),
+        reason: DropReason::LostSuffix,
+    })
+}
+
+fn skip(first: u64, last: u64) -> LaneFrame {
+    LaneFrame::Skip(Skip {
+        epoch: Epoch(3),
+        first: Seq(first),
+        last: Seq(last),
+    })
+}
+
+fn hello(instance: u32, acked: Option<u64>) -> ControlFrame {
+    let lane = |name: &str, end: u64, acked: Option<u64>| LaneHello {
+        lane: name.into(),
+        run: Run(0),
+        epoch: Epoch(3),
+        first: Seq(1),
+        end: Seq(end),
+        acked: acked.map(Seq),
+    };
+    ControlFrame::Hello(Hello {
+        edge: "barn".into(),
+        instance,
+        kind: NodeKind::Edge,
+        chain: chain(3).as_slice().to_vec(),
+        log_id: acked.map(|_| [7; 16]),
+        lanes: vec![lane("default", 1000, acked), lane("alarm", 1, None)],
+        now: WallTime(1_700_000_000_000),
+        clock: ClockQuality::Synced,
+    })
+}
+
+fn control_frames() -> Vec<ControlFrame> {
+    let w = |seq| Position {
+        epoch: Epoch(3),
+        seq: Seq(seq),
+    };
+    let lanes = vec![LaneWelcome { w: Some(w(300)) }, LaneWelcome { w: None }];
+    let welcome = |adopt| {
+        ControlFrame::Welcome(Welcome {
+            log_id: [7; 16],
+            instance: 2,
+            now: WallTime(1_700_000_000_000),
+            lanes: lanes.clone(),
+            credit: 4 << 20,
+            lane_credit: 128 << 10,
+            adopt,
+        })
+    };
+    vec![
+        hello(0, None),
+        hello(2, Some(4)),
+        welcome(None),
+        welcome(Some(Epoch(4))),
+        ControlFrame::Refused {
+            code: RefuseCode::Fenced,
+            text: "a clone".into(),
+        },
+        ControlFrame::Ack(vec![
+            LaneAck {
+                lane: LaneIndex(0),
+                w: w(300),
+            },
+            LaneAck {
+                lane: LaneIndex(1),
+                w: w(1),
+            },
+        ]),
+        ControlFrame::Credit(300),
+        ControlFrame::Ping { nonce: 1 },
+        ControlFrame::Pong { nonce: 1 },
+        ControlFrame::Bye(ByeReason::Shutdown),
+    ]
+}
+
+/// Conversations for the receiver; the calls are those of `tests/src/fuzz/receiver.rs`.
+fn conversations() -> Vec<Vec<u8>> {
+    let call = |kind: u8, body: &[u8]| {
+        let size = 1 + body.len() as u32;
+        [&size.to_be_bytes()[..], &[kind], body].concat()
+    };
+    let batch = |first: u64| {
+        let mut builder = RecordBlockBuilder::default();
+        let block = &blocks()[2];
+        block.iter().take(3).for_each(|record| builder.push(&record));
+        let batch = Batch::seal(Epoch(3), Seq(first), &builder.finish());
+        LaneFrame::Batch {
+            sent_at: WallTime(5),
+            batch,
+        }
+        .encode()
+        .to_vec()
+    };
+    let lane = |frame: LaneFrame| frame.encode().to_vec();
+    let (ingest, transmit, probe, timeout) = (call(0x90, &[]), call(0x96, &[]), call(0x92, &[]), call(0x93, &[]));
+    let (durable, other_durable) = (call(0x91, &[0]), call(0x91, &[1]));
+    let start = |index| lane(LaneFrame::Start(LaneIndex(index)));
+    let pong = ControlFrame::Pong { nonce: 1 }.encode().to_vec();
+    let bye = ControlFrame::Bye(ByeReason::Shutdown).encode().to_vec();
+    let fresh = hello(1, None).encode().to_vec();
+    let resumed = hello(2, Some(4)).encode().to_vec();
+    let join = |parts: &[&[u8]]| parts.concat();
+    vec![
+        join(&[
+            &fresh,
+            &start(0),
+            &batch(1),
+            &ingest,
+            &batch(4),
+            &ingest,
+            &durable,
+            &transmit,
+            &durable,
+            &transmit,
+            &bye,
+        ]),
+        join(&[
+            &resumed,
+            &start(0),
+            &batch(4),
+            &batch(3),
+            &lane(gap(5, 9)),
+            &lane(skip(10, 10)),
+            &ingest,
+            &durable,
+        ]),
+        join(&[
+            &fresh,
+            &start(0),
+            &call(0x81, &[]),
+            &start(1),
+            &lane(gap(1, 1)),
+            &ingest,
+            &call(0x80, &[]),
+            &batch(1),
+        ]),
+        join(&[
+            &fresh,
+            &transmit,
+            &probe,
+            &pong,
+            &probe,
+            &timeout,
+            &start(0),
+            &batch(1),
+            &call(0x95, &[]),
+            &durable,
+        ]),
+        join(&[
+            &resumed,
+            &start(0),
+            &batch(5),
+            &ingest,
+            &call(0x94, &[]),
+            &durable,
+            &transmit,
+            &call(0x95, &[]),
+        ]),
+        join(&[
+            &fresh,
+            &start(1),
+            &batch(1),
+            &ingest,
+            &other_durable,
+            &batch(5),
+            &transmit,
+        ]),
+    ]
+}

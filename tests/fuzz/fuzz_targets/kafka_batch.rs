@@ -1,0 +1,7 @@
+//! Kafka batch of the cloud's log. The body and what it asserts are in `tests/src/fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fellbeck_tests::fuzz::run("kafka_batch", data);
+});

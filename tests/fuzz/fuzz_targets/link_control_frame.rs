@@ -1,0 +1,7 @@
+//! Frame of the link's control stream. The body and what it asserts are in `tests/src/fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fellbeck_tests::fuzz::run("link_control_frame", data);
+});

@@ -1,0 +1,7 @@
+//! Stream of the link, cut into frames. The body and what it asserts are in `tests/src/fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fellbeck_tests::fuzz::run("link_frame_decoder", data);
+});

@@ -1,0 +1,7 @@
+//! Hostile edge against the cloud's half of the link. The body and what it asserts are in `tests/src/fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fellbeck_tests::fuzz::run("link_receiver", data);
+});

@@ -1,0 +1,17 @@
+//! End-to-end tests with the real binaries: one file per scenario of issue MAIN's proofs.
+//!
+//! In: the built nodes, Debian's mosquitto clients and our own raw client. Each test has a site of its own and takes one of few slots.
+//! Ports are given by the system; nothing is awaited by sleeping. The harness is the library of this crate.
+
+mod away;
+mod contracts;
+mod flow;
+mod harness;
+mod hostile;
+mod identity;
+mod kill_loop;
+mod link_cut;
+mod offline;
+mod quota;
+mod restored;
+mod shutdown;
