@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
-use fellbeck_node::{BrokerParts, NodeError, block_on, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_node::{BrokerParts, NodeError, block_on, refresh, start_http, start_mqtt, stop_mqtt, wait};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::CloudIdentity;
@@ -163,11 +163,13 @@ fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
     for part in ["store", "mqtt", "link"] {
         readiness.met(part);
     }
+    let refresh = refresh(&link.store);
     let link = link.clone();
     HttpParts {
         title: "fellbeck-cloud",
         readiness,
         metrics,
+        refresh,
         status: Arc::new(move || status(&link)),
         extra: Default::default(),
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
-use fellbeck_node::{BrokerParts, NodeError, block_on, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_node::{BrokerParts, NodeError, block_on, refresh, start_http, start_mqtt, stop_mqtt, wait};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::EdgeKeys;
@@ -145,11 +145,13 @@ fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Met
     let readiness = Readiness::new(&["store", "mqtt"]);
     readiness.met("store");
     readiness.met("mqtt");
+    let refresh = refresh(store);
     let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
     HttpParts {
         title: "fellbeck-edge",
         readiness,
         metrics,
+        refresh,
         status: Arc::new(move || status(&name, &store, &uplink)),
         extra: Default::default(),
     }

@@ -245,6 +245,9 @@ pub async fn check(plan: CheckPlan) -> Result<bool, LedgerFileError> {
             }
         }
     }
+    if let ConsumerState::Away(why) = &*watched.borrow() {
+        eprintln!("firmware-sim: not connected at the end: {why}");
+    }
     presence.send_replace(Presence::Gone);
     if let Err(error) = consumer.await {
         std::panic::resume_unwind(error.into_panic());

@@ -20,7 +20,7 @@ pub const PROTOCOL_ERRORS: &str = "fellbeck_broker_protocol_errors_total";
 pub const LINK_DUPLICATES: &str = "fellbeck_link_duplicates_total";
 
 /// Gauge on the edge: 1 while the link to the cloud is up.
-pub const LINK_UP: &str = "fellbeck_link_up";
+pub const LINK_UP: &str = "fellbeck_link_connected";
 
 /// Counter in the cloud: gaps declared and stored.
 pub const LINK_GAPS: &str = "fellbeck_link_gaps_total";

@@ -8,6 +8,7 @@
 mod cli;
 mod config;
 mod error;
+mod gauges;
 mod http;
 mod mqtt;
 mod runtime;
@@ -16,6 +17,7 @@ mod stop;
 pub use cli::{Outcome, parse};
 pub use config::{HttpConfig, MqttConfig, SessionConfig};
 pub use error::NodeError;
+pub use gauges::refresh;
 pub use http::start_http;
 pub use mqtt::{BrokerParts, start_mqtt, stop_mqtt};
 pub use runtime::block_on;

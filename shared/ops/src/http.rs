@@ -84,6 +84,9 @@ fn advice(error: &io::Error) -> &'static str {
 /// Gives the JSON of `/api/v1/status`. Called per request on a thread of the runtime: must not block.
 pub type StatusSource = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
+/// Brings gauges up to date.
+pub type Refresh = Arc<dyn Fn() + Send + Sync>;
+
 /// What the server serves.
 pub struct HttpParts {
     /// Name of the node on the page, e.g. `fellbeck-edge`.
@@ -92,6 +95,8 @@ pub struct HttpParts {
     pub readiness: Readiness,
     /// Behind `/metrics`.
     pub metrics: Metrics,
+    /// Sets gauges that are only computed when somebody looks; called before `/metrics` is rendered. Must not block.
+    pub refresh: Refresh,
     /// Behind `/api/v1/status`.
     pub status: StatusSource,
     /// Further routes of the node; `/` among them replaces the plain page. They must not repeat the other routes.
@@ -132,13 +137,17 @@ fn router(parts: HttpParts) -> Router {
         title,
         readiness,
         metrics,
+        refresh,
         status,
         extra,
     } = parts;
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async move || ready_response(&readiness)))
-        .route("/metrics", get(async move || metrics_response(&metrics)))
+        .route("/metrics", get(async move || {
+                refresh();
+                metrics_response(&metrics)
+            }))
         .route("/api/v1/status", get(async move || Json(status())))
         .merge(extra)
         .fallback(async move |uri: Uri| page_or_not_found(title, &uri))

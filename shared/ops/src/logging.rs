@@ -13,7 +13,7 @@ use tracing_subscriber::filter::EnvFilter;
 use crate::config::ConfigError;
 
 /// Libraries whose informative events are of no use to an operator.
-const QUIET: &str = "fjall=warn,lsm_tree=warn,quinn=warn,quinn_proto=warn,rustls=warn";
+const QUIET: &str = "fjall=warn,lsm_tree=warn,quinn=warn,quinn_proto=warn,rustls=warn,ntex_service=warn";
 
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, clap::ValueEnum)]

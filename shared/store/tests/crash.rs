@@ -123,6 +123,7 @@ fn kill(layout: &str) {
 
 fn check(dir: &Path, config: StoreConfig, answered: u64, round: u32) {
     let edge = config.layout == Layout::Edge;
+    if std::env::var("KEEP").is_ok() { std::fs::remove_dir_all("/var/tmp/fbkeep").ok(); Command::new("cp").args(["-r","--sparse=always"]).arg(dir).arg("/var/tmp/fbkeep").status().unwrap(); }
     let mut node = Node::open(dir, config);
     assert!(!node.report.is_damaged(), "round {round}: {:?}", node.report);
     // The writer trims when it starts; the bounds are at rest after a barrier.
@@ -155,12 +156,16 @@ fn check(dir: &Path, config: StoreConfig, answered: u64, round: u32) {
     assert_eq!(put.commit, node.store.newest_commit());
     let log = node.log_from(1, 10_000);
     assert!(log.is_sorted_by_key(|record| (record.0, record.1, record.2)));
-    let lane = log
+    let lane: Vec<_> = log
         .into_iter()
         .filter(|record| record.1 == LANE.0)
-        .map(|record| (record.2, record.3));
+        .map(|record| (record.2, record.3))
+        .collect();
+    let differs = lane.iter().zip(expected.clone()).find(|(have, want)| *have != want);
     assert!(
-        lane.eq(expected),
-        "round {round}: the log in commit order holds the same"
+        lane.iter().cloned().eq(expected),
+        "round {round}: the log in commit order differs at {:?}, has {} of {bounds:?} {:?}",
+        differs.map(|d|(d.0.0,d.1.0)), lane.len(),
+        node.store.stats()
     );
 }

@@ -38,9 +38,12 @@ fn main() {
     }
     let control: Vec<_> = control_frames().iter().map(|frame| frame.encode().to_vec()).collect();
     seeds.extend(control.iter().map(|frame| ("link_control_frame", frame[4..].to_vec())));
-    for (limit, portion) in [(255, 0), (255, 6), (10, 200)] {
+    for (limit, portion) in [(255, 0), (255, 6)] {
         seeds.push(("link_frame_decoder", [vec![limit, portion], control.concat()].concat()));
     }
+    // The largest frames come last, where they exceed the limit.
+    let reversed: Vec<u8> = control.iter().rev().flatten().copied().collect();
+    seeds.push(("link_frame_decoder", [vec![10, 200], reversed].concat()));
     seeds.extend(conversations().into_iter().map(|wire| ("link_receiver", wire)));
     for text in TOPICS {
         seeds.push(("topic_filter", text.as_bytes().to_vec()));

@@ -14,6 +14,10 @@ impl Failure {
         (Self(sender), receiver)
     }
 
+    pub(super) fn is_reported(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// Ends when a failure has been reported.
     pub(super) async fn reported(&self) {
         let mut signal = self.0.subscribe();

@@ -272,12 +272,14 @@ impl Run {
             return;
         }
         let stop = tokio::select! {
-            stop = stops.recv() => stop,
+            biased;
             () = broker.failure.reported() => None,
+            stop = stops.recv() => stop,
         };
         drop(accepting);
         if let Some(Stop { within, done }) = stop {
             let outcome = match tokio::time::timeout(within, drain(&broker)).await {
+                _ if broker.failure.is_reported() => Shutdown::Failed,
                 Ok(()) => Shutdown::Clean,
                 Err(_) => Shutdown::Late,
             };

@@ -133,7 +133,6 @@ impl Core {
         };
         session.attached = Some(Attached {
             id: conn,
-            version: connect.version,
             window: connect.receive_maximum.clamp(1, limits.in_flight_max.max(1)),
             used: 0,
             ready: false,

@@ -55,18 +55,7 @@ impl Core {
             }
             self.put_cursor(key);
         }
-        let mut floor: Option<CommitNumber> = None;
-        let mut lower = |commit: CommitNumber| floor = Some(floor.map_or(commit, |floor| floor.min(commit)));
-        for session in self.sessions.iter().filter(|session| session.is_durable()) {
-            lower(session.reader.head(self.fanned).commit);
-            session.in_flight.oldest_commit().map_or((), &mut lower);
-        }
-        for group in self.groups.iter().filter(|group| group.is_durable()) {
-            lower(group.reader.head(self.fanned).commit);
-            group.outstanding.first().map_or((), |position| lower(position.commit));
-            group.returned.first().map_or((), |position| lower(position.commit));
-        }
-        let floor = floor.unwrap_or(self.fanned.next());
+        let floor = self.oldest_needed().unwrap_or(self.fanned.next());
         if floor != self.floor {
             self.floor = floor;
             self.work.set_floor(floor);
@@ -78,6 +67,20 @@ impl Core {
                 self.work.put(Space::Session, key, value);
             }
         }
+    }
+
+    /// Oldest commit that a durable reader still has to read, to deliver or to send again.
+    fn oldest_needed(&self) -> Option<CommitNumber> {
+        let sessions = self.sessions.iter().filter(|session| session.is_durable()).map(|session| {
+            let head = session.reader.head(self.fanned).commit;
+            session.in_flight.oldest_commit().map_or(head, |oldest| oldest.min(head))
+        });
+        let groups = self.groups.iter().filter(|group| group.is_durable()).map(|group| {
+            let held = group.outstanding.first().into_iter().chain(group.returned.first());
+            let head = group.reader.head(self.fanned).commit;
+            held.map(|position| position.commit).fold(head, CommitNumber::min)
+        });
+        sessions.chain(groups).min()
     }
 
     /// A queue that keeps old blocks in memory is given up: the log has them.

@@ -121,10 +121,6 @@ impl InFlight {
         self.live
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.live == 0
-    }
-
     /// False while no packet ID can be given.
     pub(super) fn has_free_id(&self) -> bool {
         self.entries

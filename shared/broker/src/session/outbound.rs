@@ -75,6 +75,7 @@ impl Session {
             // [MQTT5-3.3.2-5]
             return Fate::Expired;
         }
+        work.counters.delivered[offer.qos as usize].increment(1);
         if offer.qos == QoS::AtMostOnce {
             let sent = self.send_publish(offer, None, remaining, turn);
             return if sent { Fate::Done } else { Fate::Dropped(DropReason::PacketTooLarge) };

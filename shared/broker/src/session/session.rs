@@ -17,7 +17,7 @@ use super::shared::GroupKey;
 use super::slab::{Key, Slab};
 use super::subscription::Subscriptions;
 use super::work::{ReaderKey, Work};
-use crate::wire::{ConnId, Version, Will};
+use crate::wire::{ConnId, Will};
 
 pub(super) type SessionKey = Key<Session>;
 
@@ -36,7 +36,6 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attached {
     pub(super) id: ConnId,
-    pub(super) version: Version,
     /// Un-acked QoS 1 and 2 messages that may be sent: the client's Receive Maximum, capped.
     pub(super) window: u16,
     /// Of these, how many are sent. Invariant: `used <= window`.

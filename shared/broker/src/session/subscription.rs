@@ -7,7 +7,7 @@
 //! Sessions served from memory have one version per filter, in force at once. Shared subscriptions are memberships of a
 //! [`Group`](super::shared::Group), which has the cursor; their versions have no bounds.
 
-use fellbeck_core::{CommitNumber, DropReason, Filter, QoS, Record, ShareName};
+use fellbeck_core::{CommitNumber, Filter, QoS, Record, ShareName};
 use fellbeck_store::commit::Space;
 
 use super::fanout::Subscriber;
@@ -538,12 +538,5 @@ impl Core {
             turn.wire.send(conn, PacketOut::UnsubAck { packet_id, reasons });
         }
         self.pump(unsubscribed.session, turn);
-    }
-
-    /// Counts a delivery to a session that cannot be made.
-    pub(super) fn drop_for(&mut self, key: SessionKey, reason: DropReason) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.drop_matched(reason, 1, &self.work);
-        }
     }
 }

@@ -34,6 +34,7 @@ async fn running() -> Running {
         title: "fellbeck-test",
         readiness: readiness.clone(),
         metrics: Metrics::install(),
+        refresh: Arc::new(|| {}),
         status: Arc::new(|| serde_json::json!({ "queued": 7 })),
         extra: Router::new()
             .route("/api/v1/extra", get(async || "more"))
