@@ -173,6 +173,10 @@ impl Driver {
 
     /// Takes a frame. `Some`: the link is over.
     async fn incoming(&mut self, incoming: Option<Incoming>) -> Option<String> {
+        if self.receiver.is_closed() {
+            // What was already on its way when the link was closed.
+            return None;
+        }
         let Some((source, frame)) = incoming else { return Some(explain(&self.connection.closed().await)) };
         let outcome = match (source, frame) {
             (_, Err(error)) => Err(error.to_string()),

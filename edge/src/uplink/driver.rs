@@ -129,7 +129,12 @@ impl Driver {
                     Some(Err(error)) => return Err(format!("the cloud sent what is no frame: {error}")),
                     None => return Err(explain(&connection.closed().await)),
                 },
-                Some(stream) = streams.taken.recv() => self.sender.handle_stream_writable(stream),
+                Some(stream) = streams.taken.recv() => {
+                    // A note may be older than the frames that filled the writer again.
+                    if streams.has_room(stream) {
+                        self.sender.handle_stream_writable(stream);
+                    }
+                }
                 Some(outcome) = self.reads.join_next(), if !self.reads.is_empty() => self.read_done(outcome),
                 Ok(()) = commits.changed() => self.log_moved(),
                 () = self.memory.answered() => self.log_moved(),
@@ -186,8 +191,8 @@ impl Driver {
             self.read(read);
         }
         while let Some(transmit) = self.sender.poll_transmit(self.clock.wall()) {
-            let full = streams.send(transmit.stream, transmit.bytes).await.map_err(|error| explain(&error))?;
-            if full {
+            streams.send(transmit.stream, transmit.bytes).await.map_err(|error| error.to_string())?;
+            if !streams.has_room(transmit.stream) {
                 self.sender.handle_stream_blocked(transmit.stream);
             }
         }

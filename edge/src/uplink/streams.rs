@@ -17,6 +17,17 @@ const FRAMES_MAX: usize = 4;
 /// Bytes taken from the control stream at once.
 const CHUNK: usize = 16 << 10;
 
+/// A frame could not be handed over. The connection is of no further use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The connection has ended.
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    /// The stream was reset by the cloud, or its writer was handed more than it holds.
+    #[error("a stream of the link takes no more frames")]
+    Writer,
+}
+
 /// All streams of one connection.
 pub(crate) struct Streams {
     connection: Connection,
@@ -49,16 +60,19 @@ impl Streams {
         self.writers.insert(id, frames);
     }
 
-    /// Hands a frame to its writer, opening the stream at its first frame. Returns whether the writer is full now.
-    pub(crate) async fn send(&mut self, id: StreamId, frame: Bytes) -> Result<bool, quinn::ConnectionError> {
+    /// Hands a frame to its writer, opening the stream at its first frame. The writer must have room.
+    pub(crate) async fn send(&mut self, id: StreamId, frame: Bytes) -> Result<(), SendError> {
         if !self.writers.contains_key(&id) {
             let send = self.connection.open_uni().await?;
             self.add(id, send);
         }
-        let writer = &self.writers[&id];
-        // A writer that is gone means that the connection is: its end is seen by the driver.
-        writer.try_send(frame).ok();
-        Ok(writer.capacity() == 0)
+        // A frame that finds no room must not vanish: that would be a hole in the lane.
+        self.writers[&id].try_send(frame).map_err(|_| SendError::Writer)
+    }
+
+    /// Whether the stream's writer takes another frame now. A stream that is not open yet does.
+    pub(crate) fn has_room(&self, id: StreamId) -> bool {
+        self.writers.get(&id).is_none_or(|writer| writer.capacity() > 0)
     }
 
     /// Lets the writers finish what they hold.

@@ -135,7 +135,8 @@ impl Catalog {
         self.bytes -= segment.seal.bytes;
         for span in &segment.seal.spans {
             let track = &mut self.tracks[span.track.0 as usize];
-            track.segments.retain(|(_, held)| *held != id);
+            let oldest = track.segments.pop_front().map(|(_, oldest)| oldest);
+            assert_eq!(oldest, Some(id), "a track is trimmed from the front only");
             if track.trimmed.len() == TRIMMED_MAX {
                 track.trimmed.pop_front();
             }

@@ -279,33 +279,26 @@ fn commit_findings(engine: &Engine, survey: &Survey, report: &OpenReport) -> Res
     Ok(commit)
 }
 
-/// Chooses the segments to go on with; seals all others.
+/// Chooses the segments to go on with, which can only be the newest of a track, or of all in the cloud; seals all others.
 fn plan(config: &StoreConfig, survey: &mut Survey) -> Plan {
-    let slots = match config.layout {
-        Layout::Edge => survey.catalog.tracks.len(),
-        Layout::Cloud => 1,
+    let catalog = &mut survey.catalog;
+    let newest: Vec<Option<u64>> = match config.layout {
+        Layout::Edge => catalog
+            .tracks
+            .iter()
+            .map(|track| track.segments.back().map(|(_, id)| *id))
+            .collect(),
+        Layout::Cloud => vec![catalog.segments.keys().next_back().copied()],
     };
-    let mut active: Vec<Option<u64>> = vec![None; slots];
-    let mut unindexed = Vec::new();
-    for id in &survey.unindexed {
-        let Some(segment) = survey.catalog.segments.get_mut(id) else {
-            continue;
-        };
-        let slot = match config.layout {
-            Layout::Edge => segment.seal.spans[0].track.0 as usize,
-            Layout::Cloud => 0,
-        };
-        if segment.seal.bytes >= config.segment_bytes {
-            segment.sealed = true;
-            unindexed.push(*id);
-        } else if let Some(older) = active[slot].replace(*id) {
-            unindexed.push(older);
-        }
-    }
-    for id in &unindexed {
-        if let Some(segment) = survey.catalog.segments.get_mut(id) {
-            segment.sealed = true;
-        }
+    let goes_on = |id: &u64| {
+        let segment = &catalog.segments[id];
+        !segment.indexed && segment.seal.bytes < config.segment_bytes
+    };
+    let active: Vec<Option<u64>> = newest.into_iter().map(|id| id.filter(goes_on)).collect();
+    let mut unindexed = std::mem::take(&mut survey.unindexed);
+    unindexed.retain(|id| !active.contains(&Some(*id)));
+    for (id, segment) in &mut catalog.segments {
+        segment.sealed = !active.contains(&Some(*id));
     }
     Plan {
         active,

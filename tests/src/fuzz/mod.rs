@@ -10,15 +10,19 @@ mod block;
 mod chain;
 mod frames;
 mod kafka;
+mod node;
 mod properties;
 mod receiver;
+mod session;
 mod topics;
+
+pub use node::{NEWEST, Node};
 
 /// A body. True: the input was accepted and all properties were checked on it. False: a decoder refused it.
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target by its name: that of its file in `tests/fuzz/fuzz_targets` and of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 10] = [
+pub const TARGETS: [(&str, Body); 11] = [
     ("incarnation_chain", chain::incarnation_chain),
     ("kafka_batch", kafka::kafka_batch),
     ("link_control_frame", frames::link_control_frame),
@@ -28,6 +32,7 @@ pub const TARGETS: [(&str, Body); 10] = [
     ("properties", properties::properties),
     ("record_batch", batch::record_batch),
     ("record_block", block::record_block),
+    ("session_state", session::session_state),
     ("topic_filter", topics::topic_filter),
 ];
 

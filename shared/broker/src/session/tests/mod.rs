@@ -1,7 +1,15 @@
 //! Tests of the session core: a world of one core, a model of the store and recorded connections, without sockets or clocks.
 
-mod harness;
-mod store_model;
-
 mod connect;
+mod deliver;
+mod expire;
+mod harness;
+mod hostile;
+mod model;
 mod publish;
+mod resume;
+mod retain;
+mod share;
+mod store_model;
+mod subscribe;
+mod wills;

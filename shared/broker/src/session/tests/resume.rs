@@ -1,0 +1,301 @@
+//! Resume after reconnect and crash: what is sent again, with which packet ID, and what is never sent twice.
+
+use std::time::Duration;
+
+use fellbeck_core::{CommitNumber, DropReason};
+
+use super::harness::*;
+
+fn reader_with_messages(config: super::super::CoreConfig, qos: u8, count: usize) -> (World, Vec<Got>) {
+    let mut world = World::new(config);
+    let mut client = persistent("reader");
+    client.receive_maximum = 3;
+    let (reader, _) = world.join(client);
+    world.subscribe_with(reader, Some(7), vec![sub("log/#", qos)]);
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 0..count {
+        world.publish(publisher, "log/a", &n.to_string(), qos);
+    }
+    world.settle();
+    let got = world.messages(reader);
+    world.cut(reader);
+    (world, got)
+}
+
+/// [MQTT5-4.4.0-1] [MQTT5-4.4.0-2] [MQTT5-3.3.1-1]
+#[test]
+fn unacknowledged_messages_come_again_in_order_with_dup_and_the_same_packet_id() {
+    for qos in [1, 2] {
+        for restart in [false, true] {
+            let (mut world, first) = reader_with_messages(edge(), qos, 5);
+            assert_eq!(first.len(), 3);
+            world.pass(Duration::from_secs(2));
+            world.settle();
+            if restart {
+                world.crash();
+            }
+            let (reader, present) = world.join(persistent("reader"));
+            assert!(present);
+            let again = world.messages(reader);
+            let expected: Vec<_> = first.iter().cloned().map(|got| Got { dup: true, ..got }).collect();
+            assert_eq!(again[..3], expected, "QoS {qos}, restart {restart}");
+            let rest: Vec<_> = again[3..].iter().map(|got| (got.dup, got.payload.as_str())).collect();
+            assert_eq!(rest, [(false, "3"), (false, "4")]);
+        }
+    }
+}
+
+/// A client may come back with a smaller Receive Maximum than it had.
+#[test]
+fn redelivery_keeps_to_a_smaller_receive_maximum() {
+    let (mut world, first) = reader_with_messages(edge(), 1, 5);
+    let mut client = persistent("reader");
+    client.receive_maximum = 1;
+    let (reader, _) = world.join(client);
+    for n in 0..5 {
+        let got = world.messages(reader);
+        assert_eq!(got.len(), 1, "message {n}");
+        assert_eq!((got[0].payload.clone(), got[0].dup), (n.to_string(), n < first.len()));
+        world.puback(reader, got[0].packet_id.unwrap());
+        world.settle();
+    }
+}
+
+/// Durable before sent: neither the PUBLISH nor the PUBREL leaves before its commit.
+#[test]
+fn outbound_qos2_steps_leave_after_their_commit() {
+    let mut world = World::new(edge());
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 2);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "log/a", "x", 2);
+    world.submit();
+    world.store.commit(1);
+    world.deliver();
+    assert_eq!(world.take(reader), [], "its packet ID is not durable");
+    world.submit();
+    world.store.commit(1);
+    world.deliver();
+    let got = world.messages(reader);
+    let id = got[0].packet_id.unwrap();
+    world.pubrec(reader, id);
+    world.submit();
+    assert_eq!(world.take(reader), [], "that PUBREC was seen is not durable");
+    world.store.commit(1);
+    world.deliver();
+    assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
+}
+
+/// A crash at any step of outbound QoS 2: the message is seen once, and completed.
+#[test]
+fn a_crash_at_any_step_of_qos2_shows_the_message_once() {
+    for crash_at in 0..12 {
+        let mut world = World::new(edge());
+        let (mut reader, _) = world.join(persistent("reader"));
+        world.subscribe(reader, "log/#", 2);
+        let (publisher, _) = world.join(connect("publisher"));
+        world.publish(publisher, "log/a", "x", 2);
+        world.submit();
+        world.store.commit(1);
+        // A QoS 2 client: it takes a message when its packet ID is new.
+        let (mut known, mut seen) = (std::collections::BTreeSet::new(), 0);
+        for step in 0..60 {
+            if step == crash_at {
+                world.crash();
+                (reader, _) = world.join(persistent("reader"));
+            }
+            world.deliver();
+            for out in world.take(reader) {
+                match out {
+                    Out::Publish(got) => {
+                        seen += u32::from(known.insert(got.packet_id));
+                        world.pubrec(reader, got.packet_id.unwrap());
+                    }
+                    Out::PubRel(id, _) => {
+                        known.remove(&Some(id));
+                        world.pubcomp(reader, id);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            if step % 2 == 0 {
+                world.submit();
+            } else {
+                world.store.commit(1);
+            }
+            world.look_up();
+        }
+        assert_eq!((seen, world.status("reader").in_flight), (1, 0), "crash at {crash_at}");
+    }
+}
+
+/// [MQTT5-4.4.0-1] for PUBREL.
+#[test]
+fn an_unfinished_release_is_sent_again() {
+    for restart in [false, true] {
+        let (mut world, first) = reader_with_messages(edge(), 2, 1);
+        let (reader, _) = world.join(persistent("reader"));
+        let id = first[0].packet_id.unwrap();
+        world.take(reader);
+        world.pubrec(reader, id);
+        world.settle();
+        assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
+        if restart {
+            world.crash();
+        } else {
+            world.cut(reader);
+        }
+        let (reader, _) = world.join(persistent("reader"));
+        assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
+        world.pubcomp(reader, id);
+        assert_eq!(world.status("reader").in_flight, 0);
+    }
+}
+
+/// The head moves within a second; until then, and no longer, a QoS 1 reader may see again what it acknowledged.
+#[test]
+fn after_a_crash_only_the_acks_of_the_last_second_may_be_seen_again() {
+    let mut world = World::new(edge());
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 1);
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 0..3 {
+        world.publish(publisher, "log/a", &n.to_string(), 1);
+    }
+    assert_eq!(world.consume(reader), ["0", "1", "2"]);
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    world.publish(publisher, "log/a", "3", 1);
+    assert_eq!(world.consume(reader), ["3"]);
+    world.crash();
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.consume(reader), ["3"]);
+    world.assert_books_balance("reader");
+}
+
+#[test]
+fn a_session_that_was_away_gets_all_of_it_once_also_after_crashes() {
+    for config in [edge(), cloud()] {
+        let mut config = config;
+        config.limits.read_bytes = 200;
+        let mut world = World::new(config);
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe(reader, "log/#", 1);
+        world.disconnect(reader);
+        world.settle();
+        let (mut publisher, _) = world.join(connect("publisher"));
+        let mut expected = Vec::new();
+        for n in 0..100 {
+            world.publish(publisher, "log/a", &n.to_string(), 1);
+            expected.push(n.to_string());
+            world.settle();
+            if n % 30 == 0 {
+                world.pass(Duration::from_secs(1));
+                world.settle();
+                world.crash();
+                (publisher, _) = world.join(connect("publisher"));
+            }
+        }
+        let (reader, _) = world.join(persistent("reader"));
+        assert_eq!(world.consume(reader), expected);
+        world.assert_books_balance("reader");
+    }
+}
+
+/// The oldest commit that somebody still has to read pins the log, and nothing else does.
+#[test]
+fn the_floor_follows_the_slowest_persistent_session() {
+    let mut world = World::new(edge());
+    let (idle, _) = world.join(persistent("idle"));
+    world.subscribe(idle, "other/#", 1);
+    world.disconnect(idle);
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 1);
+    world.disconnect(reader);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.settle();
+    world.publish(publisher, "log/a", "first", 1);
+    world.settle();
+    let first = world.store.log[0].commit;
+    for _ in 0..10 {
+        world.publish(publisher, "log/a", "more", 1);
+        world.settle();
+    }
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    assert_eq!(world.store.floor, Some(first));
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.consume(reader).len(), 11);
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    assert!(world.store.floor > Some(world.store.log[10].commit), "an idle session pins nothing");
+    // Nor does it after a crash, when it reads on by itself.
+    world.crash();
+    world.settle();
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    assert!(world.store.floor > Some(world.store.log[10].commit));
+    assert_eq!(world.status("idle").ledger.matched, 0);
+}
+
+/// What retention took before the reader came is counted, never silent, and nothing hangs.
+#[test]
+fn a_reader_that_retention_has_overtaken_counts_what_is_gone_and_goes_on() {
+    let (mut world, first) = reader_with_messages(edge(), 1, 1);
+    assert_eq!(first.len(), 1);
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 1..10 {
+        world.publish(publisher, "log/a", &n.to_string(), 1);
+        world.settle();
+    }
+    world.store.trimmed_below = CommitNumber(world.store.log[6].commit.0);
+    let (reader, _) = world.join(persistent("reader"));
+    let rest: Vec<_> = (6..10).map(|n| n.to_string()).collect();
+    assert_eq!(world.consume(reader), rest);
+    let ledger = world.status("reader").ledger;
+    // The one in flight was matched before, the others were not looked at.
+    assert_eq!((ledger.dropped_for(DropReason::Trimmed), ledger.skipped), (1, 5));
+    world.assert_books_balance("reader");
+}
+
+#[test]
+fn a_read_that_fails_is_tried_again() {
+    let (mut world, _) = reader_with_messages(edge(), 1, 1);
+    let reader = world.connect_with(persistent("reader"));
+    world.submit();
+    world.store.commit(1);
+    world.deliver();
+    world.take(reader);
+    let request = world.core.poll_read(world.now).unwrap();
+    world.core.handle_read(request.reader, None, world.now, &mut world.tape);
+    assert_eq!(world.core.poll_read(world.now), None, "not at once");
+    let due = world.core.poll_timeout().unwrap();
+    world.pass(due.since(world.now.tick));
+    world.settle();
+    assert_eq!(world.payloads(reader), ["0"]);
+}
+
+/// [MQTT5-4.3.3-4]: a PUBREC with a failure ends the delivery.
+#[test]
+fn a_message_that_the_client_refuses_is_complete() {
+    let (mut world, first) = reader_with_messages(edge(), 2, 1);
+    let (reader, _) = world.join(persistent("reader"));
+    world.take(reader);
+    world.core.handle_pubrec(reader, first[0].packet_id.unwrap(), 0x97, world.now, &mut world.tape);
+    world.settle();
+    assert_eq!((world.take(reader), world.status("reader").in_flight), (vec![], 0));
+}
+
+#[test]
+fn acknowledgements_of_the_wrong_kind_close_the_connection_and_unknown_ones_do_not() {
+    let (mut world, first) = reader_with_messages(edge(), 1, 1);
+    let (reader, _) = world.join(persistent("reader"));
+    world.take(reader);
+    world.puback(reader, 999);
+    world.pubcomp(reader, 999);
+    world.pubrec(reader, 999);
+    assert_eq!(world.take(reader), [Out::PubRel(999, 0x92)]);
+    world.pubrec(reader, first[0].packet_id.unwrap());
+    assert_eq!(world.take(reader), [Out::Closed(0x82)]);
+    assert_eq!(world.status("reader").in_flight, 1);
+}

@@ -1,0 +1,186 @@
+//! Retained messages.
+
+use fellbeck_core::DropReason;
+use fellbeck_store::commit::Space;
+
+use super::harness::*;
+
+fn retained(world: &mut World, conn: crate::wire::ConnId) -> Vec<(String, String, u8, bool)> {
+    let got = world.messages(conn).into_iter();
+    got.map(|got| (got.topic, got.payload, got.qos, got.retain)).collect()
+}
+
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT5-3.3.1-8] [MQTT5-3.3.1-9]
+#[test]
+fn a_new_subscription_is_sent_what_is_retained() {
+    for config in [edge(), cloud()] {
+        let mut world = World::new(config);
+        let (publisher, _) = world.join(connect("publisher"));
+        world.retain(publisher, "log/a", "old", 1);
+        world.retain(publisher, "log/a", "new", 1);
+        world.retain(publisher, "home/b", "unlogged", 2);
+        world.retain(publisher, "log/gone", "x", 1);
+        world.retain(publisher, "log/gone", "", 1);
+        world.retain(publisher, "$x/c", "hidden", 1);
+        world.settle();
+        world.take(publisher);
+        for client in [connect("clean"), persistent("durable")] {
+            let (reader, _) = world.join(client);
+            world.subscribe(reader, "#", 1);
+            let expected = [("home/b", "unlogged", 1, true), ("log/a", "new", 1, true)];
+            let expected = expected.map(|(topic, payload, qos, flag)| (topic.to_owned(), payload.to_owned(), qos, flag));
+            assert_eq!(retained(&mut world, reader), expected);
+        }
+    }
+}
+
+/// [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+#[test]
+fn retain_handling_decides_who_is_sent_retained_messages() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    world.retain(publisher, "log/a", "x", 1);
+    world.settle();
+    for client in [connect("clean"), persistent("durable")] {
+        let (reader, _) = world.join(client);
+        let mut count = |handling: u8, filter: &str| {
+            let mut wanted = sub(filter, 1);
+            wanted.retain_handling = handling;
+            world.subscribe_with(reader, None, vec![wanted]);
+            world.consume(reader).len()
+        };
+        assert_eq!([count(1, "log/a"), count(1, "log/a"), count(0, "log/a"), count(2, "log/#")], [1, 0, 1, 0]);
+        // [MQTT5-3.8.3.1]
+        assert_eq!(count(0, "$share/g/log/a"), 0);
+    }
+}
+
+/// No gap and no double where the snapshot ends and the live messages begin, and the older value never comes last.
+#[test]
+fn live_changes_follow_the_snapshot() {
+    for config in [edge(), cloud()] {
+        let mut world = World::new(config);
+        let (publisher, _) = world.join(connect("publisher"));
+        for topic in ["log/a", "log/b", "log/c"] {
+            world.retain(publisher, topic, "old", 1);
+        }
+        world.settle();
+        let mut client = persistent("reader");
+        client.receive_maximum = 1;
+        let (reader, _) = world.join(client);
+        world.subscribe(reader, "log/#", 1);
+        world.retain(publisher, "log/b", "new", 1);
+        world.retain(publisher, "log/d", "new", 1);
+        world.settle();
+        let mut got = Vec::new();
+        loop {
+            world.settle();
+            let messages = world.messages(reader);
+            if messages.is_empty() {
+                break;
+            }
+            for message in messages {
+                world.puback(reader, message.packet_id.unwrap());
+                got.push((message.topic, message.payload, message.retain));
+            }
+        }
+        let position = |topic: &str, payload: &str, flag: bool| {
+            got.iter().position(|entry| *entry == (topic.to_owned(), payload.to_owned(), flag))
+        };
+        assert!(position("log/a", "old", true).is_some() && position("log/c", "old", true).is_some());
+        // The page may have been read before or after the change; the new value comes live in any case, and last.
+        assert!(position("log/b", "new", false).is_some() && position("log/d", "new", false).is_some());
+        assert!(position("log/b", "old", true) < position("log/b", "new", false));
+        assert!(got.len() <= 5, "{got:?}");
+    }
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_snapshot_shows_each_retained_qos2_message_once() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 0..20 {
+        world.retain(publisher, &format!("log/{n:02}"), &n.to_string(), 2);
+    }
+    world.settle();
+    let mut client = persistent("reader");
+    client.receive_maximum = 3;
+    let (mut reader, _) = world.join(client.clone());
+    world.subscribe(reader, "log/#", 2);
+    let (mut known, mut seen) = (std::collections::BTreeSet::new(), Vec::new());
+    for round in 0..200 {
+        if round % 5 == 4 {
+            world.crash();
+            (reader, _) = world.join(client.clone());
+        }
+        world.settle();
+        for out in world.take(reader) {
+            match out {
+                Out::Publish(got) => {
+                    assert!(got.retain);
+                    if known.insert(got.packet_id) {
+                        seen.push(got.payload);
+                    }
+                    world.pubrec(reader, got.packet_id.unwrap());
+                }
+                Out::PubRel(id, _) => {
+                    known.remove(&Some(id));
+                    world.pubcomp(reader, id);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(seen, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    world.assert_books_balance("reader");
+}
+
+/// A retained message in flight whose value was replaced meanwhile: the new one came by the subscription.
+#[test]
+fn a_replaced_retained_message_is_not_sent_again() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    world.retain(publisher, "log/a", "old", 1);
+    world.settle();
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/a", 1);
+    assert_eq!(world.payloads(reader), ["old"]);
+    world.cut(reader);
+    world.retain(publisher, "log/a", "new", 1);
+    world.settle();
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.consume(reader), ["new"]);
+    assert_eq!(world.status("reader").ledger.dropped_for(DropReason::Trimmed), 1);
+    world.assert_books_balance("reader");
+}
+
+#[test]
+fn a_large_retained_store_is_read_in_pages() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    let payload = "x".repeat(3000);
+    for n in 0..100 {
+        world.retain(publisher, &format!("log/{n}"), &payload, 0);
+    }
+    world.settle();
+    let (reader, _) = world.join(connect("reader"));
+    world.subscribe(reader, "log/#", 0);
+    assert_eq!(world.messages(reader).len(), 100);
+    assert_eq!(world.stored(Space::Retained).len(), 100);
+}
+
+#[test]
+fn a_subscription_that_ends_is_sent_no_more_retained_messages() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 0..10 {
+        world.retain(publisher, &format!("log/{n}"), "x", 1);
+    }
+    world.settle();
+    let mut client = persistent("reader");
+    client.receive_maximum = 2;
+    let (reader, _) = world.join(client);
+    world.subscribe(reader, "log/#", 1);
+    world.unsubscribe(reader, "log/#");
+    assert_eq!(world.consume(reader).len(), 2);
+}

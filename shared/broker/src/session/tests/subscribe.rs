@@ -1,0 +1,196 @@
+//! SUBSCRIBE and UNSUBSCRIBE: reason codes, and subscriptions over time.
+
+use super::super::tests::harness::*;
+
+/// [MQTT5-3.9.3-1] [MQTT5-3.9.3-3]
+#[test]
+fn bad_filters_are_answered_one_by_one() {
+    let mut world = World::new(edge());
+    let filters = || vec![sub("a/#", 2), sub("a/#/b", 1), sub("", 0), sub("$share/g", 0), sub("b", 0)];
+    let (new, _) = world.join(connect("new"));
+    assert_eq!(world.subscribe_with(new, None, filters()), [2, 0x8f, 0x8f, 0x8f, 0]);
+    let (old, _) = world.join(old_version(persistent("old")));
+    assert_eq!(world.subscribe_with(old, None, filters()), [2, 0x80, 0x80, 0x80, 0]);
+    assert_eq!(world.unsubscribe(new, "a/#"), [0]);
+    assert_eq!(world.unsubscribe(new, "a/#"), [0x11]);
+    assert_eq!(world.unsubscribe(new, "a/#/b"), [0x8f]);
+}
+
+#[test]
+fn more_subscriptions_than_allowed_are_refused_but_known_ones_may_change() {
+    let mut config = edge();
+    config.limits.subscriptions_max = 2;
+    let mut world = World::new(config);
+    for client in [connect("clean"), persistent("durable")] {
+        let (conn, _) = world.join(client);
+        assert_eq!(world.subscribe_with(conn, None, vec![sub("a", 0), sub("b", 0), sub("c", 0)]), [0, 0, 0x97]);
+        assert_eq!(world.subscribe(conn, "a", 2), [2]);
+        assert_eq!(world.unsubscribe(conn, "b"), [0]);
+        assert_eq!(world.subscribe(conn, "c", 1), [1]);
+    }
+}
+
+/// [MQTT5-3.8.3-4]
+#[test]
+fn no_local_on_a_shared_subscription_is_a_protocol_error() {
+    let mut world = World::new(edge());
+    let (conn, _) = world.join(connect("c"));
+    let mut shared = sub("$share/g/a", 1);
+    shared.no_local = true;
+    world.send_subscribe(conn, None, vec![shared]);
+    assert_eq!(world.take(conn), [Out::Closed(0x82)]);
+}
+
+/// SUBACK says that the subscription is kept.
+#[test]
+fn suback_of_a_persistent_session_follows_its_commit() {
+    let mut world = World::new(edge());
+    let (conn, _) = world.join(persistent("p"));
+    let id = world.send_subscribe(conn, None, vec![sub("log/#", 1)]);
+    world.submit();
+    assert_eq!(world.take(conn), []);
+    world.settle();
+    assert_eq!(world.take(conn), [Out::SubAck(id, vec![1])]);
+    world.crash();
+    let (publisher, _) = world.join(connect("q"));
+    world.publish(publisher, "log/a", "x", 1);
+    world.settle();
+    let (conn, _) = world.join(persistent("p"));
+    assert_eq!(world.payloads(conn), ["x"]);
+}
+
+/// Subscribing does not deliver the past, and misses nothing that is published after SUBACK.
+#[test]
+fn a_subscription_begins_at_its_commit() {
+    for config in [edge(), cloud()] {
+        let mut world = World::new(config);
+        let (conn, _) = world.join(persistent("p"));
+        let (publisher, _) = world.join(connect("q"));
+        world.publish(publisher, "log/a", "before", 1);
+        world.send_subscribe(conn, None, vec![sub("log/#", 1)]);
+        world.settle();
+        world.publish(publisher, "log/a", "after", 1);
+        world.settle();
+        world.tape.sent.retain(|(_, out)| !matches!(out, Out::SubAck(..)));
+        assert_eq!(world.payloads(conn), ["after"]);
+    }
+}
+
+/// A clean session of the edge that subscribes and publishes in one go sees its message.
+#[test]
+fn a_clean_session_of_the_edge_is_subscribed_at_once() {
+    let mut world = World::new(edge());
+    let (conn, _) = world.join(connect("c"));
+    let id = world.send_subscribe(conn, None, vec![sub("log/#", 0)]);
+    world.publish(conn, "log/a", "mine", 0);
+    world.settle();
+    let outs = world.take(conn);
+    assert_eq!(outs[0], Out::SubAck(id, vec![0]));
+    assert!(matches!(&outs[1], Out::Publish(got) if got.payload == "mine"), "{outs:?}");
+}
+
+/// What was subscribed when a record was committed decides, however late it is read.
+#[test]
+fn records_are_matched_with_the_subscriptions_of_their_time() {
+    for restart in [false, true] {
+        let mut world = World::new(edge());
+        let (conn, _) = world.join(persistent("p"));
+        let (mut publisher, _) = world.join(connect("q"));
+        // The window stays closed, so all this is read from the log later.
+        world.backlog(conn);
+        let mut step = |world: &mut World, name: &str| {
+            world.publish(publisher, "log/a", name, 2);
+            world.settle();
+            if restart {
+                world.pass(std::time::Duration::from_secs(1));
+                world.settle();
+                world.crash();
+                (publisher, _) = world.join(connect("q"));
+                let (conn, _) = world.join(persistent("p"));
+                assert_eq!(conn, conn);
+            }
+        };
+        let mut current = conn;
+        let mut rejoin = |world: &mut World| {
+            if restart {
+                (current, _) = world.join(persistent("p"));
+                world.backlog(current);
+            }
+            current
+        };
+        step(&mut world, "not subscribed");
+        let conn = rejoin(&mut world);
+        world.subscribe_with(conn, Some(1), vec![sub("log/#", 1)]);
+        world.backlog(conn);
+        step(&mut world, "at 1");
+        let conn = rejoin(&mut world);
+        world.subscribe_with(conn, Some(2), vec![sub("log/#", 2)]);
+        step(&mut world, "at 2");
+        let conn = rejoin(&mut world);
+        world.unsubscribe(conn, "log/#");
+        step(&mut world, "in between");
+        let conn = rejoin(&mut world);
+        world.subscribe(conn, "log/a", 0);
+        world.subscribe_with(conn, Some(3), vec![sub("log/+", 1)]);
+        step(&mut world, "at 3");
+        if restart {
+            continue;
+        }
+        world.unblock(conn);
+        world.settle();
+        let got: Vec<_> = world.messages(conn).into_iter().map(|got| (got.payload, got.qos, got.ids)).collect();
+        let expected = [("at 1", 1, vec![1]), ("at 2", 2, vec![2]), ("at 3", 1, vec![3])];
+        assert_eq!(got, expected.map(|(payload, qos, ids)| (payload.to_owned(), qos, ids)));
+    }
+}
+
+/// The same, with a crash after everything: the versions are stored.
+#[test]
+fn records_are_matched_with_the_subscriptions_of_their_time_after_a_crash() {
+    let mut world = World::new(edge());
+    let (conn, _) = world.join(persistent("p"));
+    let (publisher, _) = world.join(connect("q"));
+    world.backlog(conn);
+    let step = |world: &mut World, name: &str| {
+        world.publish(publisher, "log/a", name, 2);
+        world.settle();
+    };
+    step(&mut world, "not subscribed");
+    world.subscribe_with(conn, Some(1), vec![sub("log/#", 1)]);
+    step(&mut world, "at 1");
+    world.subscribe_with(conn, Some(2), vec![sub("log/#", 2)]);
+    step(&mut world, "at 2");
+    world.unsubscribe(conn, "log/#");
+    step(&mut world, "in between");
+    world.subscribe_with(conn, Some(3), vec![sub("log/+", 1)]);
+    step(&mut world, "at 3");
+    world.crash();
+    let (conn, _) = world.join(persistent("p"));
+    let got: Vec<_> = world.messages(conn).into_iter().map(|got| (got.payload, got.qos, got.ids)).collect();
+    let expected = [("at 1", 1, vec![1]), ("at 2", 2, vec![2]), ("at 3", 1, vec![3])];
+    assert_eq!(got, expected.map(|(payload, qos, ids)| (payload.to_owned(), qos, ids)));
+}
+
+/// Versions that were read past go, from memory and from the store.
+#[test]
+fn old_versions_of_subscriptions_do_not_pile_up() {
+    let mut world = World::new(edge());
+    let (conn, _) = world.join(persistent("p"));
+    let (publisher, _) = world.join(connect("q"));
+    for round in 0..50 {
+        world.subscribe(conn, "log/#", round % 3);
+        world.unsubscribe(conn, "log/#");
+        if round % 10 == 0 {
+            world.publish(publisher, "log/a", "x", 1);
+        }
+        world.consume(conn);
+        world.pass(std::time::Duration::from_secs(1));
+        world.settle();
+    }
+    world.pass(std::time::Duration::from_secs(1));
+    world.settle();
+    let stored = world.stored(fellbeck_store::commit::Space::Session);
+    let versions = stored.keys().filter(|key| key.starts_with('S')).count();
+    assert!(versions <= 2, "{stored:?}");
+    assert_eq!(world.core.ending.len(), 0);
+}

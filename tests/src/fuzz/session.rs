@@ -1,0 +1,96 @@
+//! Stored state of sessions: whatever a store gives back, a node starts with it, goes on, and leaves nothing behind.
+//!
+//! Through the public [`Core`] only: restored, turned until it is quiet, restarted, its clients connected and ended.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use fellbeck_broker::session::SessionStatus;
+use fellbeck_core::CommitNumber;
+use fellbeck_core::varint::{take_bytes, take_u64};
+use fellbeck_store::commit::Stored;
+
+use super::node::{NEWEST, Node};
+
+/// Values of one input at most.
+const VALUES_MAX: usize = 64;
+
+/// The input is a list of stored values: key and value with their lengths, then the commit that wrote it, all as varints.
+pub(super) fn session_state(data: &[u8]) -> bool {
+    let mut rest = data;
+    let mut values = Vec::new();
+    while let Some(stored) = take_stored(&mut rest) {
+        values.push(stored);
+        if values.len() == VALUES_MAX {
+            break;
+        }
+    }
+    let keys: BTreeSet<Bytes> = values.iter().map(|stored| stored.key.clone()).collect();
+    if keys.len() < values.len() {
+        // A store has one value for a key.
+        return false;
+    }
+    let Ok(mut node) = Node::restored(values, NEWEST) else {
+        return false;
+    };
+    node.run();
+    let clients: Vec<String> = keys.iter().filter_map(client_of).collect();
+    let before = statuses(&node, &clients);
+    assert!(node.session_count() <= clients.len(), "no session without a stored one");
+
+    let Ok(mut node) = Node::restored(node.stored(), node.newest()) else {
+        panic!("a node reads what it wrote itself");
+    };
+    node.run();
+    assert_eq!(statuses(&node, &clients), before, "a second restart changes nothing");
+
+    let known: Vec<&String> = clients.iter().filter(|client| node.status(client).is_some()).collect();
+    for client in &known {
+        assert!(node.connect(client, false), "a session that is there is present");
+        node.run();
+        assert!(node.connect(client, true), "the client starts anew");
+        node.run();
+        node.close_all();
+        node.run();
+        assert_eq!(
+            node.status(client),
+            None,
+            "a session without expiry ends with its connection"
+        );
+    }
+    let left: Vec<_> = node
+        .stored()
+        .iter()
+        .filter_map(|stored| client_of_any(&stored.key))
+        .collect();
+    assert!(left.is_empty(), "values of {left:?} are left behind");
+    !known.is_empty()
+}
+
+fn take_stored(rest: &mut &[u8]) -> Option<Stored> {
+    Some(Stored {
+        key: Bytes::copy_from_slice(take_bytes(rest)?),
+        value: Bytes::copy_from_slice(take_bytes(rest)?),
+        commit: CommitNumber(take_u64(rest)?.min(NEWEST.0)),
+    })
+}
+
+/// Connected or not and what is queued depend on the moment; the rest has to survive.
+fn statuses(node: &Node, clients: &[String]) -> Vec<Option<SessionStatus>> {
+    clients.iter().map(|client| node.status(client)).collect()
+}
+
+/// The client of the key of a session.
+fn client_of(key: &Bytes) -> Option<String> {
+    key.strip_prefix(b"M")
+        .and_then(|client| String::from_utf8(client.to_vec()).ok())
+}
+
+/// The client of any key that belongs to one: session, cursor, subscription, received packet ID.
+fn client_of_any(key: &Bytes) -> Option<String> {
+    let (kind, rest) = key.split_first()?;
+    let client = rest.split(|byte| *byte == 0).next()?;
+    b"MCSQ"
+        .contains(kind)
+        .then(|| String::from_utf8_lossy(client).into_owned())
+}
