@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use fellbeck_core::properties::{Property, put};
+use fellbeck_core::varint::{put_bytes, put_u64};
 use fellbeck_core::{
     Batch, ClockQuality, CommitNumber, DropReason, Epoch, IncarnationChain, Offset, Origin, Position, Properties, QoS,
     Record, RecordBlock, RecordBlockBuilder, Run, Seq, WallTime, kafka,
@@ -14,6 +15,7 @@ use fellbeck_link::{
     ByeReason, ControlFrame, Gap, Hello, LaneAck, LaneFrame, LaneHello, LaneIndex, LaneWelcome, NodeKind, RefuseCode,
     Skip, Welcome,
 };
+use fellbeck_tests::fuzz::Node;
 
 fn main() {
     let mut seeds: Vec<(&str, Vec<u8>)> = Vec::new();
@@ -45,6 +47,7 @@ fn main() {
     let reversed: Vec<u8> = control.iter().rev().flatten().copied().collect();
     seeds.push(("link_frame_decoder", [vec![10, 200], reversed].concat()));
     seeds.extend(conversations().into_iter().map(|wire| ("link_receiver", wire)));
+    seeds.extend(stores().into_iter().map(|values| ("session_state", values)));
     for text in TOPICS {
         seeds.push(("topic_filter", text.as_bytes().to_vec()));
     }
@@ -349,4 +352,53 @@ fn conversations() -> Vec<Vec<u8>> {
             &transmit,
         ]),
     ]
+}
+
+/// Stores of nodes that stopped with sessions: away with messages unread, in flight, in shared groups, and with QoS 2 half done.
+fn stores() -> Vec<Vec<u8>> {
+    let away = store(|node| {
+        node.connect("reader", false);
+        node.subscribe("a/#", QoS::AtLeastOnce);
+        node.subscribe("b/+/c", QoS::AtMostOnce);
+        node.close_all();
+        node.connect("device", false);
+        node.publish("a/b", QoS::AtLeastOnce);
+        node.publish("a/c", QoS::ExactlyOnce);
+        node.close_all();
+    });
+    let in_flight = store(|node| {
+        node.connect("reader", false);
+        node.subscribe("a/#", QoS::ExactlyOnce);
+        (0..3).for_each(|_| node.publish("a/b", QoS::ExactlyOnce));
+        node.close_all();
+    });
+    let shared = store(|node| {
+        node.connect("one", false);
+        node.subscribe("$share/g/a/+", QoS::ExactlyOnce);
+        node.connect("two", false);
+        node.subscribe("$share/g/a/+", QoS::AtLeastOnce);
+        node.subscribe("$share/h/#", QoS::AtLeastOnce);
+        (0..4).for_each(|_| node.publish("a/b", QoS::ExactlyOnce));
+        node.close_all();
+    });
+    let alive = store(|node| {
+        node.connect("reader", false);
+        node.subscribe("#", QoS::AtLeastOnce);
+        node.publish("a", QoS::AtLeastOnce);
+    });
+    vec![away, in_flight, shared, alive]
+}
+
+/// The values that a node stores while `live` goes on.
+fn store(live: impl Fn(&mut Node)) -> Vec<u8> {
+    let mut node = Node::restored(Vec::new(), CommitNumber(900)).expect("an empty store is one");
+    live(&mut node);
+    node.run();
+    let mut out = Vec::new();
+    for stored in node.stored() {
+        put_bytes(&mut out, &stored.key);
+        put_bytes(&mut out, &stored.value);
+        put_u64(&mut out, stored.commit.0);
+    }
+    out
 }

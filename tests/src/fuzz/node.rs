@@ -3,13 +3,14 @@
 //! Every commit is durable at once. The log before the restored state is gone. Used by the body and by what writes its corpus.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fellbeck_broker::session::{Core, CoreConfig, CoreLimits, Mode, Now, Pressure, RestoreError, Route, SessionStatus};
-use fellbeck_broker::wire::{Close, ConnId, Connect, PacketOut, PublishIn, Subscribe, SubscribeIn, Version, Wire};
+use fellbeck_broker::wire::{
+    Close, ConnId, Connect, PacketOut, PublishIn, Subscribe, SubscribeIn, Version, Will, Wire,
+};
 use fellbeck_core::{ClockQuality, CommitNumber, Epoch, LogPosition, QoS, Seq, Tick, TrackId, WallTime};
 use fellbeck_store::commit::{Commit, Committed, Space, Stored, Ticket};
 use fellbeck_store::committed::{CommittedBlock, LogRead, TrackBlock};
@@ -128,7 +129,7 @@ impl Node {
         self.core.session_count()
     }
 
-    /// Connects a client, for an hour or, with a clean start, until it leaves. Says whether it had a session.
+    /// Connects a client, with a will and for an hour or, with a clean start, until it leaves. Says whether it had a session.
     pub fn connect(&mut self, client: &str, clean_start: bool) -> bool {
         let had = self.status(client).is_some();
         self.connections += 1;
@@ -139,7 +140,15 @@ impl Node {
             session_expiry_secs: if clean_start { 0 } else { 3600 },
             receive_maximum: 16,
             packet_max: None,
-            will: None,
+            will: (!clean_start).then(|| Will {
+                topic: "will".to_owned(),
+                payload: b"gone".to_vec(),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                properties: Vec::new(),
+                expiry_secs: Some(60),
+                delay_secs: 3600,
+            }),
         };
         self.wire.present.clear();
         self.core
@@ -220,7 +229,7 @@ impl Node {
         let mut is_busy = false;
         self.core.handle_tail_empty();
         while let Some(commit) = self.core.take_commit() {
-            is_busy = true;
+            is_busy |= !is_housekeeping(&commit);
             self.write(commit);
         }
         while let Some(read) = self.core.poll_read(self.now) {
@@ -251,14 +260,8 @@ impl Node {
         for put in commit.puts.into_iter().filter(|put| put.space == Space::Session) {
             self.values.insert(put.key, (put.value, self.newest));
         }
-        for delete in commit
-            .deletes
-            .into_iter()
-            .filter(|delete| delete.space == Space::Session)
-        {
-            if let Entry::Occupied(entry) = self.values.entry(delete.key) {
-                entry.remove();
-            }
+        for delete in commit.deletes.iter().filter(|delete| delete.space == Space::Session) {
+            self.values.remove(&delete.key);
         }
         let mut tracks: Vec<TrackBlock> = Vec::new();
         for append in commit.appends {
@@ -287,4 +290,9 @@ impl Node {
             self.core.handle_tail(&block, self.now, &mut self.wire);
         }
     }
+}
+
+/// The level mark and the floor alone: what a node writes of its own accord, with nobody there.
+fn is_housekeeping(commit: &Commit) -> bool {
+    commit.appends.is_empty() && commit.deletes.is_empty() && commit.puts.iter().all(|put| put.key == "L")
 }

@@ -2,9 +2,8 @@
 //!
 //! In: a seed, and the number of rounds: `FELLBECK_KILL_ROUNDS` (20), `FELLBECK_SEED` (random, printed). For hundreds of rounds:
 //! `FELLBECK_KILL_ROUNDS=500 cargo test -p fellbeck-tests --test e2e kill_loop -- --nocapture`.
-//! Out: nothing acknowledged is lost, per-device order is kept, and nothing is doubled at a QoS 2 reader or in the log, apart from what
-//! a QoS 1 device itself resent since a kill took its PUBACK. The log is counted by its end offsets: each of its records reaches the QoS 2
-//! reader once, so both numbers are equal.
+//! Out: nothing acknowledged is lost, per-device order is kept, what QoS 2 devices sent reaches QoS 2 readers once, and the log holds
+//! nothing twice apart from what a QoS 1 device itself resent since a kill took its PUBACK. The log is counted by its end offsets.
 
 use std::time::Duration;
 
@@ -152,18 +151,18 @@ impl Readers {
             reader.await_all_acked(books);
         }
         world.await_drained();
-        wait::until_true("the QoS 2 reader has as much as the log", wait::EVENTUALLY, || {
-            self.cloud_twice.received() >= world.records_in_log()
-        });
         let verdict = judge(books, &self.cloud_twice.book());
         println!("{verdict:?}");
-        verdict.assert_clean("QoS 2 reader at the cloud");
-        judge(books, &self.edge_twice.book()).assert_clean("QoS 2 reader at the edge");
+        verdict.assert_clean_across_kills("QoS 2 reader at the cloud");
+        judge(books, &self.edge_twice.book()).assert_clean_across_kills("QoS 2 reader at the edge");
         judge(books, &self.cloud_once.book()).assert_complete("QoS 1 reader at the cloud");
-        assert_eq!(
-            world.records_in_log(),
-            self.cloud_twice.received(),
-            "each record of the log came once"
+        let published: usize = books.iter().map(|book| book.sends.len()).sum();
+        let by_devices: usize = books.iter().filter(|book| book.qos == 1).map(DeviceBook::resends).sum();
+        let log = world.records_in_log();
+        assert!(log >= published, "the log holds {log} records of {published} messages");
+        assert!(
+            log <= published + by_devices,
+            "the log holds {log} records of {published} messages, of which QoS 1 devices resent {by_devices}"
         );
         for book in books {
             assert_eq!(

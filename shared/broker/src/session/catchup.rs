@@ -280,7 +280,7 @@ impl Core {
                 group.reader.advance_behind(spot.position);
                 return group.moved(&mut self.work);
             }
-            if away {
+            if record.qos == QoS::AtMostOnce && (away || spot.position.commit <= group.connected_at) {
                 group.reader.ledger.drop_matched(DropReason::Qos0Offline, 1);
                 self.work.counters.dropped(DropReason::Qos0Offline, 1);
                 continue;

@@ -46,6 +46,8 @@ pub(crate) struct Group {
     expected: u32,
     /// Member to be asked next.
     next: usize,
+    /// Newest commit when the first of its members was last connected: QoS 0 of commits up to here is not delivered.
+    pub(super) connected_at: CommitNumber,
     /// Commit after which it began; `None` while that commit is not durable.
     pub(super) since: Option<CommitNumber>,
     pub(super) reader: Reader,
@@ -94,6 +96,7 @@ impl Groups {
             members: Vec::new(),
             expected: 0,
             next: 0,
+            connected_at: CommitNumber(0),
             since: None,
             reader,
             outstanding: BTreeSet::new(),
@@ -130,6 +133,11 @@ impl Group {
     fn has_connected_member(&self, sessions: &Sessions) -> bool {
         let connected = |member: &Member| sessions.get(member.session).is_some_and(|session| session.ready().is_some());
         self.members.iter().any(connected)
+    }
+
+    fn is_first_connected(&self, session: SessionKey, sessions: &Sessions) -> bool {
+        let connected = |member: &&Member| sessions.get(member.session).is_some_and(|session| session.ready().is_some());
+        self.members.iter().filter(connected).all(|member| member.session == session)
     }
 
     /// No member is connected.
@@ -471,7 +479,8 @@ impl Core {
         let is_his =
             |entry: &&super::in_flight::Entry| entry.source.group() == Some(group.key) && entry.qos == QoS::AtLeastOnce;
         let ids: Vec<u16> = holder.in_flight.iter().filter(is_his).map(|entry| entry.packet_id).collect();
-        for packet_id in ids {
+        // Newest first, so that those that no log holds stand at the front of the queue in their order.
+        for packet_id in ids.into_iter().rev() {
             if let Some(entry) = holder.in_flight.remove(packet_id) {
                 if entry.counted {
                     holder.free_window();
@@ -570,8 +579,12 @@ impl Core {
                     self.hand_back(member.session, key);
                 }
             }
+            let newest = self.newest();
             if let Some(group) = self.groups.get_mut(key) {
                 group.reader.found = false;
+                if group.is_first_connected(session, &self.sessions) {
+                    group.connected_at = newest;
+                }
             }
             self.pump_group(key, turn);
         }

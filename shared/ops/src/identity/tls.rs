@@ -91,8 +91,8 @@ struct PinnedCa {
 /// The chain does not hold the CA of the token.
 #[derive(thiserror::Error)]
 #[error(
-    "the CA of the server is not the one in the token (SHA-256 {0}): either this is another cloud, or somebody stands \
-     in between. Nothing secret was sent"
+    "the CA of the server does not have the fingerprint that the token names (SHA-256 {0}): either this is another \
+     cloud, or somebody stands in between. Nothing secret was sent"
 )]
 struct OtherCa(Fingerprint);
 

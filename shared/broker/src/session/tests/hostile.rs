@@ -67,6 +67,8 @@ fn a_value_cut_short_is_discarded_and_the_rest_is_restored() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Any bytes under any key: no panic, and what comes back works.
     #[test]
     fn random_state_never_panics(

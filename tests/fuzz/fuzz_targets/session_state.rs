@@ -1,0 +1,7 @@
+//! Stored state of sessions and groups. The body and what it asserts are in `tests/src/fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fellbeck_tests::fuzz::run("session_state", data);
+});
