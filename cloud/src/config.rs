@@ -48,7 +48,10 @@ impl Default for CloudConfig {
                 ..MqttConfig::default()
             },
             kafka: KafkaConfig::default(),
-            http: HttpConfig { listen: Listen::loopback(8080), ..HttpConfig::default() },
+            http: HttpConfig {
+                listen: Listen::loopback(8080),
+                ..HttpConfig::default()
+            },
             store: StoreSettings::default(),
             session: SessionConfig {
                 queue_records_max: 10_000,
@@ -174,7 +177,11 @@ impl CloudConfig {
         let mut streams = self.stream.clone();
         if !streams.iter().any(|stream| stream.name == DEFAULT_STREAM) {
             let filters = vec!["#".into()];
-            streams.push(StreamConfig { name: DEFAULT_STREAM.into(), filters, partitions: default_partitions() });
+            streams.push(StreamConfig {
+                name: DEFAULT_STREAM.into(),
+                filters,
+                partitions: default_partitions(),
+            });
         }
         streams
     }
@@ -191,7 +198,11 @@ impl StreamConfig {
         ranged("stream.partitions", u64::from(self.partitions), 1..=1024)?;
         for filter in &self.filters {
             if let Err(error) = fellbeck_core::Filter::parse(filter) {
-                return Err(out_of_range("stream.filters", filter.clone(), &format!("MQTT topic filters ({error})")));
+                return Err(out_of_range(
+                    "stream.filters",
+                    filter.clone(),
+                    &format!("MQTT topic filters ({error})"),
+                ));
             }
         }
         Ok(())

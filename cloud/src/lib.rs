@@ -48,7 +48,9 @@ fn execute(args: &Args) -> Result<(), NodeError> {
             logging::init(&args.node.log(&config.log))?;
             node::run(config, args.node.ready_file.as_deref())
         }
-        Command::Token { command: TokenCommand::Create { edge, address, hours } } => {
+        Command::Token {
+            command: TokenCommand::Create { edge, address, hours },
+        } => {
             println!("{}", token::create(&config, edge, address, *hours)?);
             Ok(())
         }

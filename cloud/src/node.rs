@@ -32,8 +32,10 @@ use crate::token::remember_link_address;
 pub(crate) fn run(config: CloudConfig, ready_file: Option<&Path>) -> Result<(), NodeError> {
     let ready_file = ReadyFile::new(ready_file)?;
     let data_dir = config.data_dir.clone().ok_or(NodeError::NoDataDir)?;
-    files::create_private_dir(&data_dir)
-        .map_err(|source| NodeError::DataDir { path: data_dir.clone(), source })?;
+    files::create_private_dir(&data_dir).map_err(|source| NodeError::DataDir {
+        path: data_dir.clone(),
+        source,
+    })?;
     let metrics = Metrics::install();
     let (store, report) = fellbeck_store::open(&data_dir.join("store"), store_config(&config))?;
     tell(&report);
@@ -54,8 +56,8 @@ async fn serve(
 ) -> Result<(), NodeError> {
     let mut signals = Signals::install().map_err(NodeError::Runtime)?;
     let clock = NodeClock::start();
-    let identity = CloudIdentity::open(data_dir, None, clock.wall())
-        .map_err(|error| NodeError::Identity(error.to_string()))?;
+    let identity =
+        CloudIdentity::open(data_dir, None, clock.wall()).map_err(|error| NodeError::Identity(error.to_string()))?;
     let streams = streams(config, store)?;
     let parts = broker_parts(config, streams.clone());
     let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
@@ -98,7 +100,9 @@ async fn serve(
 
 fn store_config(config: &CloudConfig) -> StoreConfig {
     let streams = config.streams();
-    let partitions = streams.iter().flat_map(|stream| (0..stream.partitions).map(|n| track_name(&stream.name, n)));
+    let partitions = streams
+        .iter()
+        .flat_map(|stream| (0..stream.partitions).map(|n| track_name(&stream.name, n)));
     let tracks = partitions.chain([track_name(GAPS_STREAM, 0)]).collect();
     let bound = |bytes: u64| (bytes > 0).then_some(bytes);
     StoreConfig {
@@ -117,32 +121,59 @@ fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
             Filter::parse(filter).map_err(|error| ConfigError::invalid("stream.filters", filter, error.to_string()))
         });
         let partitions = (0..stream.partitions).map(|n| {
-            store.track(&track_name(&stream.name, n)).expect("the store was opened with the partitions of the streams")
+            store
+                .track(&track_name(&stream.name, n))
+                .expect("the store was opened with the partitions of the streams")
         });
-        Ok(Stream { filters: filters.collect::<Result<_, _>>()?, partitions: partitions.collect(), name: stream.name })
+        Ok(Stream {
+            filters: filters.collect::<Result<_, _>>()?,
+            partitions: partitions.collect(),
+            name: stream.name,
+        })
     });
     Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
 }
 
 fn places(streams: Streams, store: &Store) -> Places {
-    let gaps = store.track(&track_name(GAPS_STREAM, 0)).expect("the store was opened with the gaps stream");
+    let gaps = store
+        .track(&track_name(GAPS_STREAM, 0))
+        .expect("the store was opened with the gaps stream");
     let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
-    Places { streams, gaps, track_names: Arc::new(track_names) }
+    Places {
+        streams,
+        gaps,
+        track_names: Arc::new(track_names),
+    }
 }
 
 /// One line on what was found, at the level that it deserves.
 fn tell(report: &OpenReport) {
     if report.is_damaged() || report.lost_records() > 0 {
-        tracing::error!(lost = report.lost_records(), ?report, "the store was damaged; edges send again what they still hold");
+        tracing::error!(
+            lost = report.lost_records(),
+            ?report,
+            "the store was damaged; edges send again what they still hold"
+        );
     } else {
         tracing::info!(created = report.created, recovered = report.recovered.0, "store open");
     }
 }
 
 fn broker_parts(config: &CloudConfig, streams: Streams) -> BrokerParts {
-    let limits = CoreLimits { live_window_bytes: config.store.tail.0, ..CoreLimits::default() };
-    let core = CoreConfig { mode: Mode::CommittedOnly, local_track: None, limits };
-    BrokerParts { name: "cloud".into(), route: Box::new(move || Box::new(streams) as Box<dyn Route>), core }
+    let limits = CoreLimits {
+        live_window_bytes: config.store.tail.0,
+        ..CoreLimits::default()
+    };
+    let core = CoreConfig {
+        mode: Mode::CommittedOnly,
+        local_track: None,
+        limits,
+    };
+    BrokerParts {
+        name: "cloud".into(),
+        route: Box::new(move || Box::new(streams) as Box<dyn Route>),
+        core,
+    }
 }
 
 fn start_link(
@@ -151,7 +182,9 @@ fn start_link(
     link: &Arc<LinkParts>,
     leaving: Shutdown,
 ) -> Result<(Option<SocketAddr>, Option<JoinHandle<()>>), NodeError> {
-    let Some(address) = config.link.listen.resolve("link.listen")? else { return Ok((None, None)) };
+    let Some(address) = config.link.listen.resolve("link.listen")? else {
+        return Ok((None, None));
+    };
     let server = LinkServer::bind(address, link)?;
     let bound = server.address();
     remember_link_address(data_dir, bound)?;

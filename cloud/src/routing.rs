@@ -39,14 +39,21 @@ impl Streams {
     /// Streams in the order in which they are tried. One of them is named [`DEFAULT_STREAM`].
     pub(crate) fn new(streams: Vec<Stream>) -> Self {
         let default = streams.iter().position(|stream| stream.name == DEFAULT_STREAM);
-        Self { streams: streams.into(), default: default.expect("the configuration always has a default stream") }
+        Self {
+            streams: streams.into(),
+            default: default.expect("the configuration always has a default stream"),
+        }
     }
 
     /// Track of the partition that takes a record.
     pub(crate) fn track(&self, topic: &str, device: &str) -> TrackId {
-        let matching = self.streams.iter().find(|stream| stream.filters.iter().any(|filter| filter.matches(topic)));
+        let matching = self
+            .streams
+            .iter()
+            .find(|stream| stream.filters.iter().any(|filter| filter.matches(topic)));
         let stream = matching.unwrap_or(&self.streams[self.default]);
-        let count = u32::try_from(stream.partitions.len()).expect("the configuration bounds the partitions of a stream");
+        let count =
+            u32::try_from(stream.partitions.len()).expect("the configuration bounds the partitions of a stream");
         let partition = partition_for(device.as_bytes(), count);
         stream.partitions[partition.0 as usize]
     }
@@ -73,7 +80,10 @@ mod tests {
             filters: vec![Filter::parse(filter).unwrap()],
             partitions: (first..first + count).map(TrackId).collect(),
         };
-        Streams::new(vec![stream("alarms", "+/alarm/#", 100, 1), stream("default", "#", 0, 8)])
+        Streams::new(vec![
+            stream("alarms", "+/alarm/#", 100, 1),
+            stream("default", "#", 0, 8),
+        ])
     }
 
     #[test]
@@ -88,7 +98,10 @@ mod tests {
         let track = |device: &str| streams.track("t", device);
         assert_eq!(track("d1"), track("d1"));
         let used: std::collections::BTreeSet<_> = (0..100).map(|n| track(&format!("device-{n}"))).collect();
-        assert!(used.len() > 4, "a hundred devices use more than four of eight partitions");
+        assert!(
+            used.len() > 4,
+            "a hundred devices use more than four of eight partitions"
+        );
     }
 
     #[test]

@@ -15,17 +15,16 @@ use fellbeck_ops::identity::{CloudIdentity, EdgeName};
 use crate::config::CloudConfig;
 
 /// Makes a token.
-pub(crate) fn create(
-    config: &CloudConfig,
-    edge: &str,
-    addresses: &[String],
-    hours: u64,
-) -> Result<String, NodeError> {
+pub(crate) fn create(config: &CloudConfig, edge: &str, addresses: &[String], hours: u64) -> Result<String, NodeError> {
     let data_dir = config.data_dir.as_deref().ok_or(NodeError::NoDataDir)?;
-    let name: EdgeName = edge.parse().map_err(|error| ConfigError::invalid("--edge", edge, format!("{error}")))?;
+    let name: EdgeName = edge
+        .parse()
+        .map_err(|error| ConfigError::invalid("--edge", edge, format!("{error}")))?;
     let addresses = choose(config, data_dir, addresses)?;
-    files::create_private_dir(data_dir)
-        .map_err(|source| NodeError::DataDir { path: data_dir.to_owned(), source })?;
+    files::create_private_dir(data_dir).map_err(|source| NodeError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })?;
     let now = NodeClock::start().wall();
     let identity = CloudIdentity::open(data_dir, None, now).map_err(|error| NodeError::Identity(error.to_string()))?;
     let lifetime = Duration::from_secs(hours * 3600);
@@ -38,7 +37,8 @@ pub(crate) fn create(
 fn choose(config: &CloudConfig, data_dir: &Path, given: &[String]) -> Result<HostPorts, NodeError> {
     if !given.is_empty() {
         let parse = |text: &String| {
-            text.parse::<HostPort>().map_err(|reason| ConfigError::invalid("--address", text, reason.to_string()))
+            text.parse::<HostPort>()
+                .map_err(|reason| ConfigError::invalid("--address", text, reason.to_string()))
         };
         return Ok(HostPorts(given.iter().map(parse).collect::<Result<_, _>>()?));
     }
@@ -53,7 +53,10 @@ fn choose(config: &CloudConfig, data_dir: &Path, given: &[String]) -> Result<Hos
         let reason = "the link's port is not known while the node is not running: give --address HOST:PORT";
         ConfigError::invalid("link.listen", &config.link.listen, reason)
     })?;
-    Ok(HostPorts(vec![HostPort { host: address.ip().to_string(), port: address.port() }]))
+    Ok(HostPorts(vec![HostPort {
+        host: address.ip().to_string(),
+        port: address.port(),
+    }]))
 }
 
 /// Address of the link of the node that runs, or ran last, on this data directory.

@@ -37,8 +37,14 @@ impl Default for EdgeConfig {
         Self {
             data_dir: None,
             log: LogConfig::default(),
-            mqtt: MqttConfig { listen: Listen::loopback(1883), ..MqttConfig::default() },
-            http: HttpConfig { listen: Listen::loopback(8081), ..HttpConfig::default() },
+            mqtt: MqttConfig {
+                listen: Listen::loopback(1883),
+                ..MqttConfig::default()
+            },
+            http: HttpConfig {
+                listen: Listen::loopback(8081),
+                ..HttpConfig::default()
+            },
             uplink: UplinkConfig::default(),
             store: StoreSettings::default(),
             session: SessionConfig::default(),
@@ -144,16 +150,28 @@ impl EdgeConfig {
         self.session.validate()?;
         ranged("uplink.keep_alive_ms", self.uplink.keep_alive_ms, 100..=600_000)?;
         ranged("uplink.idle_timeout_ms", self.uplink.idle_timeout_ms, 500..=3_600_000)?;
-        ranged("uplink.connect_timeout_ms", self.uplink.connect_timeout_ms, 100..=600_000)?;
+        ranged(
+            "uplink.connect_timeout_ms",
+            self.uplink.connect_timeout_ms,
+            100..=600_000,
+        )?;
         ranged("uplink.backoff_min_ms", self.uplink.backoff_min_ms, 10..=600_000)?;
-        ranged("uplink.backoff_max_ms", self.uplink.backoff_max_ms, self.uplink.backoff_min_ms..=3_600_000)?;
+        ranged(
+            "uplink.backoff_max_ms",
+            self.uplink.backoff_max_ms,
+            self.uplink.backoff_min_ms..=3_600_000,
+        )?;
         ranged("uplink.read_ahead", self.uplink.read_ahead.0, (64 << 10)..=(1 << 30))?;
         ranged("store.quota", self.store.quota.0, (4 << 20)..=(1 << 50))?;
         ranged("store.segment", self.store.segment.0, (64 << 10)..=(1 << 30))?;
         ranged("store.grace", self.store.grace.0, 0..=(1 << 40))?;
         ranged("store.tail", self.store.tail.0, (64 << 10)..=(1 << 30))?;
         if !(0.0..=0.9).contains(&self.store.session_pin_share) {
-            return Err(out_of_range("store.session_pin_share", self.store.session_pin_share.to_string(), "0 to 0.9"));
+            return Err(out_of_range(
+                "store.session_pin_share",
+                self.store.session_pin_share.to_string(),
+                "0 to 0.9",
+            ));
         }
         self.forward.iter().try_for_each(ForwardRule::validate)
     }
@@ -161,7 +179,11 @@ impl EdgeConfig {
     /// The rules in force: those of the configuration, or the default one.
     pub(crate) fn forward_rules(&self) -> Vec<ForwardRule> {
         if self.forward.is_empty() {
-            return vec![ForwardRule { filter: "#".into(), lane: default_lane(), durability: Durability::Fsync }];
+            return vec![ForwardRule {
+                filter: "#".into(),
+                lane: default_lane(),
+                durability: Durability::Fsync,
+            }];
         }
         self.forward.clone()
     }
@@ -170,12 +192,20 @@ impl EdgeConfig {
 impl ForwardRule {
     fn validate(&self) -> Result<(), ConfigError> {
         if let Err(error) = fellbeck_core::Filter::parse(&self.filter) {
-            return Err(out_of_range("forward.filter", self.filter.clone(), &format!("an MQTT topic filter ({error})")));
+            return Err(out_of_range(
+                "forward.filter",
+                self.filter.clone(),
+                &format!("an MQTT topic filter ({error})"),
+            ));
         }
         let named = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let legal = (1..=64).contains(&self.lane.len()) && self.lane.bytes().all(named);
         if !legal || self.lane == crate::rules::LOCAL_LANE {
-            return Err(out_of_range("forward.lane", self.lane.clone(), "1 to 64 of a-z A-Z 0-9 . _ -, and not `local`"));
+            return Err(out_of_range(
+                "forward.lane",
+                self.lane.clone(),
+                "1 to 64 of a-z A-Z 0-9 . _ -, and not `local`",
+            ));
         }
         Ok(())
     }

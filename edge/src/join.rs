@@ -20,13 +20,18 @@ const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
 /// Joins the cloud that `token` names.
 pub(crate) fn join(config: &EdgeConfig, token: &str) -> Result<(), NodeError> {
     let data_dir = config.data_dir.as_deref().ok_or(NodeError::NoDataDir)?;
-    files::create_private_dir(data_dir)
-        .map_err(|source| NodeError::DataDir { path: data_dir.to_owned(), source })?;
+    files::create_private_dir(data_dir).map_err(|source| NodeError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })?;
     let token: JoinToken = token.trim().parse().map_err(identity)?;
     let name = token.edge.clone();
     let addresses = token.cloud.clone();
     let pending = PendingJoin::new(token.clone()).map_err(identity)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(NodeError::Runtime)?;
     let issued = runtime.block_on(ask(config, &token, &pending))?;
     let keys: EdgeKeys = pending.complete(&issued).map_err(identity)?;
     keys.save(data_dir).map_err(identity)?;
@@ -62,7 +67,9 @@ async fn exchange(
 ) -> Result<JoinReply, String> {
     let (connection, _) = dialer.connect(address).await?;
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-    wire::write(&mut send, &pending.request()).await.map_err(|error| error.to_string())?;
+    wire::write(&mut send, &pending.request())
+        .await
+        .map_err(|error| error.to_string())?;
     let reply = wire::read(&mut receive).await.map_err(|error| error.to_string())?;
     connection.close(0u32.into(), b"done");
     dialer.idle().await;

@@ -26,8 +26,10 @@ use crate::uplink::state::UplinkState;
 pub(crate) fn run(config: EdgeConfig, ready_file: Option<&Path>) -> Result<(), NodeError> {
     let ready_file = ReadyFile::new(ready_file)?;
     let data_dir = config.data_dir.clone().ok_or(NodeError::NoDataDir)?;
-    files::create_private_dir(&data_dir)
-        .map_err(|source| NodeError::DataDir { path: data_dir.clone(), source })?;
+    files::create_private_dir(&data_dir).map_err(|source| NodeError::DataDir {
+        path: data_dir.clone(),
+        source,
+    })?;
     let metrics = Metrics::install();
     let (store, report) = fellbeck_store::open(&data_dir.join("store"), store_config(&config))?;
     tell(&report);
@@ -49,7 +51,12 @@ async fn serve(
     let mut signals = Signals::install().map_err(NodeError::Runtime)?;
     let clock = NodeClock::start();
     let name = node_name(data_dir);
-    let mqtt = start_mqtt(&config.mqtt, &config.session, broker_parts(config, &name, store)?, store)?;
+    let mqtt = start_mqtt(
+        &config.mqtt,
+        &config.session,
+        broker_parts(config, &name, store)?,
+        store,
+    )?;
     let uplink_state = Arc::new(UplinkState::new());
     let parts = http_parts(&name, store, &uplink_state, metrics.clone());
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
@@ -64,7 +71,10 @@ async fn serve(
     let (leave, leaving) = Shutdown::manual();
     let uplink = tokio::spawn(uplink.run(leaving));
 
-    let addresses = [("mqtt", mqtt.as_ref().map(|server| server.addresses()[0])), ("http", http.as_ref().map(|(address, _)| *address))];
+    let addresses = [
+        ("mqtt", mqtt.as_ref().map(|server| server.addresses()[0])),
+        ("http", http.as_ref().map(|(address, _)| *address)),
+    ];
     let listeners: BTreeMap<String, String> = addresses
         .into_iter()
         .filter_map(|(name, address)| address.map(|address| (name.to_owned(), address.to_string())))
@@ -93,7 +103,11 @@ fn node_name(data_dir: &Path) -> String {
 }
 
 fn store_config(config: &EdgeConfig) -> StoreConfig {
-    let mut tracks: Vec<String> = config.forward_rules().iter().map(|rule| track_name(&rule.lane)).collect();
+    let mut tracks: Vec<String> = config
+        .forward_rules()
+        .iter()
+        .map(|rule| track_name(&rule.lane))
+        .collect();
     tracks.sort();
     tracks.dedup();
     let local = track_name(LOCAL_LANE);
@@ -113,9 +127,19 @@ fn store_config(config: &EdgeConfig) -> StoreConfig {
 fn tell(report: &OpenReport) {
     let epoch = report.incarnation.map(|incarnation| incarnation.epoch.0);
     if report.is_damaged() || report.lost_records() > 0 {
-        tracing::error!(?epoch, lost = report.lost_records(), ?report, "the store was damaged; what is lost is declared as gaps");
+        tracing::error!(
+            ?epoch,
+            lost = report.lost_records(),
+            ?report,
+            "the store was damaged; what is lost is declared as gaps"
+        );
     } else {
-        tracing::info!(?epoch, created = report.created, recovered = report.recovered.0, "store open");
+        tracing::info!(
+            ?epoch,
+            created = report.created,
+            recovered = report.recovered.0,
+            "store open"
+        );
     }
 }
 
@@ -126,7 +150,11 @@ fn broker_parts(config: &EdgeConfig, name: &str, store: &Store) -> Result<Broker
         local_track: store.track(&track_name(LOCAL_LANE)),
         limits: CoreLimits::default(),
     };
-    Ok(BrokerParts { name: name.to_owned(), route: Box::new(move || Box::new(rules) as Box<dyn Route>), core })
+    Ok(BrokerParts {
+        name: name.to_owned(),
+        route: Box::new(move || Box::new(rules) as Box<dyn Route>),
+        core,
+    })
 }
 
 fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
@@ -135,7 +163,9 @@ fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
         let Durability::Fsync = rule.durability;
         let filter = Filter::parse(&rule.filter)
             .map_err(|error| ConfigError::invalid("forward.filter", &rule.filter, error.to_string()))?;
-        let track = store.track(&track_name(&rule.lane)).expect("the store was opened with the lanes of the rules");
+        let track = store
+            .track(&track_name(&rule.lane))
+            .expect("the store was opened with the lanes of the rules");
         Ok(Rule { filter, track })
     });
     Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?))

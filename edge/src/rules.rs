@@ -29,7 +29,10 @@ impl Rules {
 
 impl Route for Rules {
     fn route(&self, topic: &str, _device: &str) -> Option<TrackId> {
-        self.0.iter().find(|rule| rule.filter.matches(topic)).map(|rule| rule.track)
+        self.0
+            .iter()
+            .find(|rule| rule.filter.matches(topic))
+            .map(|rule| rule.track)
     }
 }
 
@@ -47,7 +50,10 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_takes_the_message_and_dollar_topics_stay() {
-        let rule = |filter: &str, track| Rule { filter: Filter::parse(filter).unwrap(), track: TrackId(track) };
+        let rule = |filter: &str, track| Rule {
+            filter: Filter::parse(filter).unwrap(),
+            track: TrackId(track),
+        };
         let rules = Rules::new(vec![rule("+/alarm", 1), rule("#", 2)]);
         assert_eq!(rules.route("barn/alarm", "d"), Some(TrackId(1)));
         assert_eq!(rules.route("barn/temp", "d"), Some(TrackId(2)));

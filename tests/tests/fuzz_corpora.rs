@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 /// Bytes of all corpora at most: they are cloned by everyone.
 const CORPORA_BYTES_MAX: u64 = 200_000;
 /// Changes of each input that are tried.
-const CHANGES: u64 = 200;
+const CHANGES: u64 = 1000;
 
 fn fuzz_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
@@ -26,22 +26,26 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let dir = fuzz_dir().join("corpus").join(target);
     let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("no corpus for {target}: {error}"));
     let mut inputs: Vec<_> = entries
-        .map(|entry| entry.unwrap())
         .map(|entry| {
-            let name = entry.file_name().into_string().unwrap();
-            (name, fs::read(entry.path()).unwrap())
+            let path = entry.expect("the corpus can be listed").path();
+            (stem(&path), fs::read(&path).expect("the corpus can be read"))
         })
         .collect();
     inputs.sort();
     inputs
 }
 
+/// The name of a file without its ending.
+fn stem(path: &Path) -> String {
+    let name = path.file_stem().and_then(|name| name.to_str());
+    name.expect("our names are UTF-8").to_owned()
+}
+
 /// The names in a folder, without their endings.
 fn names(dir: &Path) -> BTreeSet<String> {
-    let stem = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
     fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| stem(entry.unwrap().path()))
+        .expect("the folder is there")
+        .map(|entry| stem(&entry.expect("the folder can be listed").path()))
         .collect()
 }
 

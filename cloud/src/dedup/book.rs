@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use fellbeck_core::{Incarnation, Position, Run, TrackId};
 use fellbeck_link::{KnownEdge, LaneMark};
+use fellbeck_store::{Put, Space};
 
-use super::mark::{LaneKey, Mark};
+use super::mark::{LaneKey, Mark, partition_key, position_value, watermark_key};
 
 /// What the log holds of one edge instance.
 #[derive(Debug, Clone, Default)]
@@ -31,17 +32,31 @@ impl Book {
             return;
         }
         if instance > self.instance {
-            *self = Self { instance, ..Self::default() };
+            *self = Self {
+                instance,
+                ..Self::default()
+            };
         }
         match mark {
             Mark::Edge { epoch, incarnation, .. } => {
                 // The parent is of no interest here: the edge shows its chain itself.
-                self.incarnation = Some(Incarnation { epoch, id: incarnation, parent: incarnation });
+                self.incarnation = Some(Incarnation {
+                    epoch,
+                    id: incarnation,
+                    parent: incarnation,
+                });
             }
-            Mark::Watermark { lane: LaneKey { lane, run, .. }, position } => {
+            Mark::Watermark {
+                lane: LaneKey { lane, run, .. },
+                position,
+            } => {
                 self.watermarks.insert((lane, run), position);
             }
-            Mark::Partition { lane: LaneKey { lane, run, .. }, track, position } => {
+            Mark::Partition {
+                lane: LaneKey { lane, run, .. },
+                track,
+                position,
+            } => {
                 // A partition that no stream has any more takes no records either.
                 if let Some(track) = track_of(&track) {
                     self.partitions.insert((lane, run, track), position);
@@ -50,20 +65,65 @@ impl Book {
         }
     }
 
-    /// What admission needs to know of the edge under `instance`.
-    pub(crate) fn known(&self, instance: u32) -> KnownEdge {
-        if instance != self.instance {
-            return KnownEdge { instance, incarnation: None, lanes: Vec::new() };
-        }
-        let lanes = self.watermarks.iter().map(|((lane, run), w)| LaneMark { lane: lane.clone(), run: *run, w: *w });
-        KnownEdge { instance, incarnation: self.incarnation, lanes: lanes.collect() }
+    /// Whether an edge that joined again as `instance` is the store that these entries are about: its chain says so.
+    ///
+    /// Then the entries go on under the new instance, so that a new certificate alone sends nothing twice.
+    pub(crate) fn continues(&self, instance: u32, chain: &[Incarnation]) -> bool {
+        let known = self.incarnation.map(|known| known.id);
+        instance > self.instance && known.is_some_and(|id| chain.iter().any(|incarnation| incarnation.id == id))
     }
 
-    /// The edge was admitted in this incarnation, and that is durable.
-    pub(crate) fn admitted(&mut self, instance: u32, incarnation: Incarnation) {
-        if instance != self.instance {
-            *self = Self { instance, ..Self::default() };
+    /// What admission needs to know of the edge under `instance`.
+    pub(crate) fn known(&self, instance: u32, chain: &[Incarnation]) -> KnownEdge {
+        if instance != self.instance && !self.continues(instance, chain) {
+            return KnownEdge {
+                instance,
+                incarnation: None,
+                lanes: Vec::new(),
+            };
         }
+        let lanes = self.watermarks.iter().map(|((lane, run), w)| LaneMark {
+            lane: lane.clone(),
+            run: *run,
+            w: *w,
+        });
+        KnownEdge {
+            instance,
+            incarnation: self.incarnation,
+            lanes: lanes.collect(),
+        }
+    }
+
+    /// Entries for the store that carry all marks over to `instance`.
+    pub(crate) fn carried(&self, edge: &str, instance: u32, track_names: &HashMap<TrackId, String>) -> Vec<Put> {
+        let key = |lane: &String, run: Run| LaneKey {
+            edge: edge.to_owned(),
+            instance,
+            lane: lane.clone(),
+            run,
+        };
+        let put = |key, position| Put {
+            space: Space::Mark,
+            key,
+            value: position_value(position),
+        };
+        let watermarks = self
+            .watermarks
+            .iter()
+            .map(|((lane, run), w)| put(watermark_key(&key(lane, *run)), *w));
+        let partitions = self.partitions.iter().filter_map(|((lane, run, track), position)| {
+            let name = track_names.get(track)?;
+            Some(put(partition_key(&key(lane, *run), name), *position))
+        });
+        watermarks.chain(partitions).collect()
+    }
+
+    /// The edge was admitted in this incarnation, with its marks carried over or not, and that is durable.
+    pub(crate) fn admitted(&mut self, instance: u32, incarnation: Incarnation, carried: bool) {
+        if instance != self.instance && !carried {
+            *self = Self::default();
+        }
+        self.instance = instance;
         self.incarnation = Some(incarnation);
     }
 
@@ -82,7 +142,10 @@ impl Book {
 
     /// Last position of the lane in each partition, as far as there is one.
     pub(crate) fn partitions(&self, lane: &str, run: Run) -> HashMap<TrackId, Position> {
-        let of_lane = self.partitions.iter().filter(|((name, r, _), _)| name == lane && *r == run);
+        let of_lane = self
+            .partitions
+            .iter()
+            .filter(|((name, r, _), _)| name == lane && *r == run);
         of_lane.map(|((_, _, track), position)| (*track, *position)).collect()
     }
 
@@ -101,33 +164,109 @@ mod tests {
     use super::*;
 
     fn lane(instance: u32) -> LaneKey {
-        LaneKey { edge: "barn".into(), instance, lane: "default".into(), run: Run(0) }
+        LaneKey {
+            edge: "barn".into(),
+            instance,
+            lane: "default".into(),
+            run: Run(0),
+        }
     }
 
     fn at(seq: u64) -> Position {
-        Position { epoch: Epoch(1), seq: Seq(seq) }
+        Position {
+            epoch: Epoch(1),
+            seq: Seq(seq),
+        }
     }
 
     #[test]
     fn marks_of_an_older_instance_are_history_in_whatever_order_they_are_loaded() {
-        let older = Mark::Watermark { lane: lane(1), position: at(100) };
-        let newer = Mark::Watermark { lane: lane(2), position: at(3) };
+        let older = Mark::Watermark {
+            lane: lane(1),
+            position: at(100),
+        };
+        let newer = Mark::Watermark {
+            lane: lane(2),
+            position: at(3),
+        };
         for marks in [[older.clone(), newer.clone()], [newer, older]] {
             let mut book = Book::default();
             marks.into_iter().for_each(|mark| book.load(mark, |_| None));
-            assert_eq!(book.known(2).lanes, [LaneMark { lane: "default".into(), run: Run(0), w: at(3) }]);
-            assert!(book.known(3).lanes.is_empty(), "a new instance begins with nothing");
+            assert_eq!(
+                book.known(2, &[]).lanes,
+                [LaneMark {
+                    lane: "default".into(),
+                    run: Run(0),
+                    w: at(3)
+                }]
+            );
+            assert!(
+                book.known(3, &[]).lanes.is_empty(),
+                "a new instance begins with nothing"
+            );
         }
     }
 
     #[test]
     fn an_edge_admitted_under_a_new_instance_starts_with_an_empty_book() {
         let mut book = Book::default();
-        book.load(Mark::Watermark { lane: lane(1), position: at(100) }, |_| None);
-        book.admitted(2, Incarnation { epoch: Epoch(1), id: [1; 16], parent: [0; 16] });
-        assert!(book.known(2).lanes.is_empty());
+        book.load(
+            Mark::Watermark {
+                lane: lane(1),
+                position: at(100),
+            },
+            |_| None,
+        );
+        book.admitted(
+            2,
+            Incarnation {
+                epoch: Epoch(1),
+                id: [1; 16],
+                parent: [0; 16],
+            },
+            false,
+        );
+        assert!(book.known(2, &[]).lanes.is_empty());
         book.moved("default", Run(0), at(7));
         book.moved("default", Run(0), at(9));
-        assert_eq!(book.known(2).lanes[0].w, at(9));
+        assert_eq!(book.known(2, &[]).lanes[0].w, at(9));
+    }
+    /// A re-join with an intact store must not send everything again: a new certificate is not a new history.
+    #[test]
+    fn a_store_that_joined_again_keeps_its_marks_under_the_new_instance() {
+        let known = Incarnation {
+            epoch: Epoch(1),
+            id: [1; 16],
+            parent: [0; 16],
+        };
+        let later = Incarnation {
+            epoch: Epoch(2),
+            id: [2; 16],
+            parent: [1; 16],
+        };
+        let mut book = Book::default();
+        book.admitted(1, known, false);
+        book.moved("default", Run(0), at(100));
+        assert!(book.continues(2, &[known, later]));
+        assert_eq!(book.known(2, &[known, later]).lanes[0].w, at(100));
+        assert!(
+            book.known(2, &[later]).lanes.is_empty(),
+            "another store begins with nothing"
+        );
+        let carried = book.carried("barn", 2, &HashMap::new());
+        let mut loaded = Book::default();
+        loaded.load(
+            Mark::Watermark {
+                lane: lane(1),
+                position: at(50),
+            },
+            |_| None,
+        );
+        for put in carried {
+            loaded.load(super::super::mark::decode(&put.key, &put.value).unwrap(), |_| None);
+        }
+        assert_eq!(loaded.known(2, &[]).lanes[0].w, at(100));
+        book.admitted(2, later, true);
+        assert_eq!(book.known(2, &[]).lanes[0].w, at(100));
     }
 }

@@ -29,11 +29,20 @@ pub(crate) struct LaneKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// Last incarnation that the cloud welcomed.
-    Edge { edge: String, instance: u32, epoch: Epoch, incarnation: [u8; 16] },
+    Edge {
+        edge: String,
+        instance: u32,
+        epoch: Epoch,
+        incarnation: [u8; 16],
+    },
     /// Everything up to here is durable, a known duplicate or a declared gap.
     Watermark { lane: LaneKey, position: Position },
     /// Last position of the lane that was appended to the partition's track.
-    Partition { lane: LaneKey, track: String, position: Position },
+    Partition {
+        lane: LaneKey,
+        track: String,
+        position: Position,
+    },
 }
 
 /// A mark that does not decode.
@@ -97,7 +106,10 @@ fn decode_entry(key: &[u8], value: &[u8]) -> Option<Mark> {
             epoch: Epoch(take_u32(&mut value)?),
             incarnation: std::mem::take(&mut value).try_into().ok()?,
         },
-        KIND_WATERMARK => Mark::Watermark { lane: take_lane(&mut key)?, position: take_position(&mut value)? },
+        KIND_WATERMARK => Mark::Watermark {
+            lane: take_lane(&mut key)?,
+            position: take_position(&mut value)?,
+        },
         KIND_PARTITION => Mark::Partition {
             lane: take_lane(&mut key)?,
             track: take_text(&mut key)?,
@@ -127,7 +139,10 @@ fn take_lane(key: &mut &[u8]) -> Option<LaneKey> {
 }
 
 fn take_position(value: &mut &[u8]) -> Option<Position> {
-    Some(Position { epoch: Epoch(take_u32(value)?), seq: Seq(take_u64(value)?) })
+    Some(Position {
+        epoch: Epoch(take_u32(value)?),
+        seq: Seq(take_u64(value)?),
+    })
 }
 
 fn take_text(input: &mut &[u8]) -> Option<String> {
@@ -139,18 +154,41 @@ mod tests {
     use super::*;
 
     fn lane() -> LaneKey {
-        LaneKey { edge: "barn".into(), instance: 2, lane: "default".into(), run: Run(0) }
+        LaneKey {
+            edge: "barn".into(),
+            instance: 2,
+            lane: "default".into(),
+            run: Run(0),
+        }
     }
 
     #[test]
     fn marks_come_back_from_their_bytes() {
-        let position = Position { epoch: Epoch(7), seq: Seq(1 << 40) };
+        let position = Position {
+            epoch: Epoch(7),
+            seq: Seq(1 << 40),
+        };
         let watermark = decode(&watermark_key(&lane()), &position_value(position)).unwrap();
         assert_eq!(watermark, Mark::Watermark { lane: lane(), position });
         let partition = decode(&partition_key(&lane(), "stream/default/3"), &position_value(position)).unwrap();
-        assert_eq!(partition, Mark::Partition { lane: lane(), track: "stream/default/3".into(), position });
+        assert_eq!(
+            partition,
+            Mark::Partition {
+                lane: lane(),
+                track: "stream/default/3".into(),
+                position
+            }
+        );
         let edge = decode(&edge_key("barn"), &edge_value(2, Epoch(7), &[9; 16])).unwrap();
-        assert_eq!(edge, Mark::Edge { edge: "barn".into(), instance: 2, epoch: Epoch(7), incarnation: [9; 16] });
+        assert_eq!(
+            edge,
+            Mark::Edge {
+                edge: "barn".into(),
+                instance: 2,
+                epoch: Epoch(7),
+                incarnation: [9; 16]
+            }
+        );
     }
 
     #[test]

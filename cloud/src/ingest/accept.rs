@@ -14,7 +14,9 @@ use fellbeck_ops::identity::{CloudIdentity, JOIN_ALPN, LINK_ALPN, Side, cloud_se
 use fellbeck_ops::{NodeClock, Shutdown, udp};
 use fellbeck_store::Store;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig};
+use quinn::{
+    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
+};
 use tokio::task::JoinSet;
 
 use super::append::Places;
@@ -66,7 +68,11 @@ impl LinkServer {
         let tls = QuicServerConfig::try_from(tls).map_err(|error| identity(&error))?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(transport(&parts.config)));
-        let socket_error = |source| NodeError::Socket { field: "link.listen", address, source };
+        let socket_error = |source| NodeError::Socket {
+            field: "link.listen",
+            address,
+            source,
+        };
         let socket = udp::bind(address).map_err(socket_error)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime).map_err(socket_error)?;
@@ -164,7 +170,9 @@ fn transport(link: &LinkConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(Duration::from_millis(link.keep_alive_ms)))
-        .max_idle_timeout(Some(IdleTimeout::try_from(idle).expect("the configuration bounds the idle timeout")))
+        .max_idle_timeout(Some(
+            IdleTimeout::try_from(idle).expect("the configuration bounds the idle timeout"),
+        ))
         .max_concurrent_bidi_streams(1u32.into())
         .max_concurrent_uni_streams((LANES_MAX as u32).into())
         .stream_receive_window(STREAM_WINDOW.into())

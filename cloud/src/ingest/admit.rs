@@ -66,7 +66,9 @@ async fn greet(
     streams: &mut Streams,
     parts: &Arc<LinkParts>,
 ) -> Result<(EdgeIdentity, Hello), Fault> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let identity = EdgeIdentity::from_chain(&chain.map(|chain| *chain).unwrap_or_default())
         .map_err(|error| Fault::Refuse(RefuseCode::Name, error.to_string()))?;
     let judged = parts.clone();
@@ -79,12 +81,20 @@ async fn greet(
     let frame = match first {
         Ok(Some((Source::Control, Ok(frame)))) => frame,
         Ok(Some((_, Err(error)))) => return Err(Fault::Refuse(RefuseCode::Malformed, error.to_string())),
-        Ok(Some(_)) => return Err(Fault::Refuse(RefuseCode::Malformed, "the first frame is not a hello".into())),
+        Ok(Some(_)) => {
+            return Err(Fault::Refuse(
+                RefuseCode::Malformed,
+                "the first frame is not a hello".into(),
+            ));
+        }
         Ok(None) | Err(_) => return Err(Fault::Broken("no hello came".into())),
     };
     match ControlFrame::decode(&frame) {
         Ok(ControlFrame::Hello(hello)) => Ok((identity, hello)),
-        Ok(other) => Err(Fault::Refuse(RefuseCode::Malformed, format!("{} instead of a hello", other.name()))),
+        Ok(other) => Err(Fault::Refuse(
+            RefuseCode::Malformed,
+            format!("{} instead of a hello", other.name()),
+        )),
         Err(error @ fellbeck_link::FrameError::Version { .. }) => {
             Err(Fault::Refuse(RefuseCode::Version, error.to_string()))
         }
@@ -103,7 +113,7 @@ async fn admit(
     let mut place = slot.admission.lock().await;
     let mut live = state_of(place.as_ref());
     let admission = loop {
-        let known = slot.book().known(identity.instance);
+        let known = slot.book().known(identity.instance, &hello.chain);
         let circumstances = Circumstances {
             log_id: parts.store.log_id(),
             certificate_name: identity.name.as_str(),
@@ -180,17 +190,35 @@ async fn start(
         key: edge_key(name),
         value: edge_value(identity.instance, incarnation.epoch, &incarnation.id),
     };
-    let commit = Commit { puts: vec![put], urgency: Urgency::Now, ..Commit::default() };
-    submitter.submit(commit).map_err(|error| Fault::Broken(error.to_string()))?;
-    answers.recv().await.ok_or_else(|| Fault::Broken("the store has halted".into()))?;
-    slot.book().admitted(identity.instance, incarnation);
+    let carried = slot.book().continues(identity.instance, &hello.chain);
+    let mut puts = vec![put];
+    if carried {
+        puts.extend(slot.book().carried(name, identity.instance, &parts.places.track_names));
+    }
+    let commit = Commit {
+        puts,
+        urgency: Urgency::Now,
+        ..Commit::default()
+    };
+    submitter
+        .submit(commit)
+        .map_err(|error| Fault::Broken(error.to_string()))?;
+    answers
+        .recv()
+        .await
+        .ok_or_else(|| Fault::Broken("the store has halted".into()))?;
+    slot.book().admitted(identity.instance, incarnation, carried);
     tracing::info!(
         edge = name, instance = identity.instance, epoch = incarnation.epoch.0, relation = ?admission.relation,
         peer = %connection.remote_address(), "link up"
     );
     for lane in &admission.went_back {
         let lane = &hello.lanes[lane.as_usize()].lane;
-        tracing::error!(edge = name, lane, "this cloud was restored: the edge knows a higher watermark and sends again");
+        tracing::error!(
+            edge = name,
+            lane,
+            "this cloud was restored: the edge knows a higher watermark and sends again"
+        );
     }
     let config = ReceiverConfig {
         credit: parts.config.credit.0,
@@ -201,9 +229,29 @@ async fn start(
     let (commands, inbox) = mpsc::channel(4);
     let (gone_sender, gone) = watch::channel(false);
     let (drained_sender, drained) = watch::channel(false);
-    let driver = Driver::new(connection.clone(), receiver, (submitter, answers), parts.clone(), slot.clone(), identity);
-    let ends = Ends { commands: inbox, gone: gone_sender, drained: drained_sender };
-    Ok((driver, ends, Live { incarnation, commands, gone, drained }))
+    let driver = Driver::new(
+        connection.clone(),
+        receiver,
+        (submitter, answers),
+        parts.clone(),
+        slot.clone(),
+        identity,
+    );
+    let ends = Ends {
+        commands: inbox,
+        gone: gone_sender,
+        drained: drained_sender,
+    };
+    Ok((
+        driver,
+        ends,
+        Live {
+            incarnation,
+            commands,
+            gone,
+            drained,
+        },
+    ))
 }
 
 async fn refuse(connection: &Connection, mut streams: Streams, edge: &str, fault: Fault) {

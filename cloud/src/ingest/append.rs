@@ -83,7 +83,12 @@ impl<'a> Appender<'a> {
     pub(crate) fn build(mut self, ingest: &Ingest) -> Result<(Commit, Moved), BatchError> {
         for entry in &ingest.entries {
             match entry {
-                IngestEntry::Batch { batch, skip, sent_at, received_at } => {
+                IngestEntry::Batch {
+                    batch,
+                    skip,
+                    sent_at,
+                    received_at,
+                } => {
                     self.batch(ingest, batch, *skip, (*sent_at, *received_at))?;
                 }
                 IngestEntry::Gap(gap) => self.gap(ingest, gap),
@@ -113,21 +118,38 @@ impl<'a> Appender<'a> {
             }
             path.push_str(self.edge);
             let origin = self.origin(&ingest.name, ingest.run, batch.header.epoch, seq);
-            self.record(&Record { accepted_at, clock: self.stamp(record.clock), origin: Some(origin), path: &path, ..record });
+            self.record(&Record {
+                accepted_at,
+                clock: self.stamp(record.clock),
+                origin: Some(origin),
+                path: &path,
+                ..record
+            });
         }
         Ok(())
     }
 
     /// A record whose edge did not know its clock keeps that: its stamp is an age only in name.
     fn stamp(&self, edge: ClockQuality) -> ClockQuality {
-        if edge == ClockQuality::Unknown { ClockQuality::Unknown } else { self.clock }
+        if edge == ClockQuality::Unknown {
+            ClockQuality::Unknown
+        } else {
+            self.clock
+        }
     }
 
     fn origin<'b>(&self, lane: &'b str, run: Run, epoch: Epoch, seq: Seq) -> Origin<'b>
     where
         'a: 'b,
     {
-        Origin { edge: self.edge, instance: self.instance, lane, run, epoch, seq }
+        Origin {
+            edge: self.edge,
+            instance: self.instance,
+            lane,
+            run,
+            epoch,
+            seq,
+        }
     }
 
     fn record(&mut self, record: &Record<'_>) {
@@ -137,7 +159,10 @@ impl<'a> Appender<'a> {
         }
         let track = self.places.streams.track(record.topic, record.device);
         let origin = record.origin.expect("a record of a link has an origin");
-        let position = Position { epoch: origin.epoch, seq: origin.seq };
+        let position = Position {
+            epoch: origin.epoch,
+            seq: origin.seq,
+        };
         if self.marks.get(&track).is_some_and(|mark| position <= *mark) {
             metrics::counter!("fellbeck_link_duplicates_total").increment(1);
             return;
@@ -204,13 +229,34 @@ impl<'a> Appender<'a> {
                 RetainedChange::Delete(delete) => deletes.push(delete),
             }
         }
-        let appends = self.builders.into_iter().map(|(track, mut builder)| Append { track, block: builder.finish() });
-        let commit = Commit { appends: appends.collect(), puts, deletes, urgency: Urgency::Now, ..Commit::default() };
+        let appends = self.builders.into_iter().map(|(track, mut builder)| Append {
+            track,
+            block: builder.finish(),
+        });
+        let commit = Commit {
+            appends: appends.collect(),
+            puts,
+            deletes,
+            urgency: Urgency::Now,
+            ..Commit::default()
+        };
         let partitions = self.last.into_iter().collect();
-        (commit, Moved { lane: ingest.name.clone(), run: ingest.run, w: ingest.through, partitions })
+        (
+            commit,
+            Moved {
+                lane: ingest.name.clone(),
+                run: ingest.run,
+                w: ingest.through,
+                partitions,
+            },
+        )
     }
 }
 
 fn mark(key: Bytes, position: Position) -> Put {
-    Put { space: Space::Mark, key, value: position_value(position) }
+    Put {
+        space: Space::Mark,
+        key,
+        value: position_value(position),
+    }
 }

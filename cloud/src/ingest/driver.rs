@@ -167,7 +167,10 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let receiver = self.receiver.poll_timeout().map(|tick| self.parts.clock.instant_of(tick));
+        let receiver = self
+            .receiver
+            .poll_timeout()
+            .map(|tick| self.parts.clock.instant_of(tick));
         receiver.into_iter().chain(self.paused_until).min()
     }
 
@@ -177,13 +180,17 @@ impl Driver {
             // What was already on its way when the link was closed.
             return None;
         }
-        let Some((source, frame)) = incoming else { return Some(explain(&self.connection.closed().await)) };
+        let Some((source, frame)) = incoming else {
+            return Some(explain(&self.connection.closed().await));
+        };
         let outcome = match (source, frame) {
             (_, Err(error)) => Err(error.to_string()),
             (Source::Control, Ok(frame)) => self.receiver.handle_control(&frame).map_err(|error| error.to_string()),
             (Source::Lane(stream), Ok(frame)) => {
                 let wall = self.parts.clock.wall();
-                self.receiver.handle_lane_frame(stream, &frame, wall).map_err(|error| error.to_string())
+                self.receiver
+                    .handle_lane_frame(stream, &frame, wall)
+                    .map_err(|error| error.to_string())
             }
         };
         if let Err(reason) = outcome {
@@ -215,7 +222,9 @@ impl Driver {
                 self.paused_until = Some(Instant::now() + PRESSURE_PAUSE);
                 return;
             }
-            let Some(ingest) = self.receiver.poll_ingest() else { return };
+            let Some(ingest) = self.receiver.poll_ingest() else {
+                return;
+            };
             if let Err(reason) = self.submit(&ingest) {
                 self.protocol_error(&reason);
                 return;
@@ -235,7 +244,11 @@ impl Driver {
         marks.extend(moved.partitions.iter().copied());
         match self.submitter.submit(commit) {
             Ok(ticket) => {
-                self.under_way.push_back(UnderWay { ticket, lane: ingest.lane, moved });
+                self.under_way.push_back(UnderWay {
+                    ticket,
+                    lane: ingest.lane,
+                    moved,
+                });
                 Ok(())
             }
             // The edge sends it again on its next link: nothing of it was acknowledged.
@@ -246,7 +259,11 @@ impl Driver {
 
     /// A commit is durable: W moves, and only now (I3).
     fn committed(&mut self, committed: Committed) {
-        while self.under_way.front().is_some_and(|oldest| oldest.ticket <= committed.ticket) {
+        while self
+            .under_way
+            .front()
+            .is_some_and(|oldest| oldest.ticket <= committed.ticket)
+        {
             let UnderWay { lane, moved, .. } = self.under_way.pop_front().expect("the front was just seen");
             let mut book = self.slot.book();
             book.moved(&moved.lane, moved.run, moved.w);
@@ -263,7 +280,9 @@ impl Driver {
                 ReceiverEvent::ProbeSilent => self.answer_probes(false),
                 // The line and the counters are written where the gap is stored.
                 ReceiverEvent::GapDeclared { .. } => {}
-                ReceiverEvent::Bye(reason) => tracing::info!(edge = self.edge, reason = reason.as_str(), "the edge leaves"),
+                ReceiverEvent::Bye(reason) => {
+                    tracing::info!(edge = self.edge, reason = reason.as_str(), "the edge leaves")
+                }
             }
         }
     }
@@ -277,7 +296,11 @@ impl Driver {
 
     async fn transmit(&mut self, streams: &mut Streams) -> Result<(), String> {
         while let Some(frame) = self.receiver.poll_transmit() {
-            streams.control.write_chunk(frame).await.map_err(|error| error.to_string())?;
+            streams
+                .control
+                .write_chunk(frame)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }

@@ -24,7 +24,12 @@ pub(crate) struct Joins(Mutex<JoinLimiter>);
 /// Serves one join.
 pub(crate) async fn serve(connection: Connection, parts: &Arc<LinkParts>) {
     let peer = connection.remote_address();
-    let allowed = parts.joins.0.lock().unwrap_or_else(PoisonError::into_inner).allow(parts.clock.tick());
+    let allowed = parts
+        .joins
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .allow(parts.clock.tick());
     if !allowed {
         metrics::counter!("fellbeck_link_joins_total", "outcome" => "limited").increment(1);
         connection.close(1u32.into(), b"too many joins, try again later");
@@ -47,7 +52,8 @@ async fn exchange(connection: &Connection, parts: &Arc<LinkParts>) -> Result<(),
     let request: JoinRequest = wire::read(&mut receive).await?;
     let peer = connection.remote_address();
     let redeeming = parts.clone();
-    let redeemed = tokio::task::spawn_blocking(move || redeeming.identity.redeem(&request, redeeming.clock.wall())).await;
+    let redeemed =
+        tokio::task::spawn_blocking(move || redeeming.identity.redeem(&request, redeeming.clock.wall())).await;
     let reply = match redeemed {
         Ok(outcome) => {
             let label = if outcome.is_ok() { "issued" } else { "refused" };
@@ -57,7 +63,10 @@ async fn exchange(connection: &Connection, parts: &Arc<LinkParts>) -> Result<(),
             }
             JoinReply::from(outcome)
         }
-        Err(_) => JoinReply::Refused { code: "internal".into(), text: "the cloud could not sign the request".into() },
+        Err(_) => JoinReply::Refused {
+            code: "internal".into(),
+            text: "the cloud could not sign the request".into(),
+        },
     };
     wire::write(&mut send, &reply).await?;
     send.finish().ok();

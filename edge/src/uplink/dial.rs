@@ -47,7 +47,9 @@ impl Dialer {
     /// Connects to the first address of `host` that answers. Whoever calls sets the deadline.
     pub(crate) async fn connect(&self, host: &HostPort) -> Result<(Connection, SocketAddr), String> {
         let name = (host.host.clone(), host.port);
-        let found = tokio::net::lookup_host(name).await.map_err(|error| format!("name lookup: {error}"))?;
+        let found = tokio::net::lookup_host(name)
+            .await
+            .map_err(|error| format!("name lookup: {error}"))?;
         let mut last = "the name has no address".to_owned();
         for address in found {
             let connecting = self.endpoint.connect_with(self.config.clone(), address, CLOUD_NAME);

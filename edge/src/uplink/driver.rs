@@ -61,7 +61,16 @@ impl Driver {
         clock: NodeClock,
         state: Arc<UplinkState>,
     ) -> Self {
-        Self { sender, lanes, memory, store, clock, state, reads: JoinSet::new(), counted: SenderStats::default() }
+        Self {
+            sender,
+            lanes,
+            memory,
+            store,
+            clock,
+            state,
+            reads: JoinSet::new(),
+            counted: SenderStats::default(),
+        }
     }
 
     /// Runs `connection` until it ends.
@@ -150,7 +159,8 @@ impl Driver {
 
     fn control(&mut self, frame: &fellbeck_link::RawFrame) {
         if let Err(error) = self.sender.handle_control(frame, self.clock.tick()) {
-            self.state.failed(&format!("the cloud broke the link protocol: {error}"));
+            self.state
+                .failed(&format!("the cloud broke the link protocol: {error}"));
         }
     }
 
@@ -191,7 +201,10 @@ impl Driver {
             self.read(read);
         }
         while let Some(transmit) = self.sender.poll_transmit(self.clock.wall()) {
-            streams.send(transmit.stream, transmit.bytes).await.map_err(|error| error.to_string())?;
+            streams
+                .send(transmit.stream, transmit.bytes)
+                .await
+                .map_err(|error| error.to_string())?;
             if !streams.has_room(transmit.stream) {
                 self.sender.handle_stream_blocked(transmit.stream);
             }
@@ -202,7 +215,9 @@ impl Driver {
     }
 
     fn read(&mut self, read: LaneRead) {
-        let answer = self.store.read_track(self.lanes.track(read.lane), read.from, read.bytes_max);
+        let answer = self
+            .store
+            .read_track(self.lanes.track(read.lane), read.from, read.bytes_max);
         self.reads.spawn(async move {
             let outcome = answer.await.unwrap_or(Err(ReadError::Closed));
             (read, outcome)
@@ -212,7 +227,9 @@ impl Driver {
     /// One line per event. Returns how the connection ends, where the event says so.
     fn event(&mut self, event: SenderEvent, peer: SocketAddr) -> Option<End> {
         match event {
-            SenderEvent::Welcomed { log_id, log_changed, .. } => {
+            SenderEvent::Welcomed {
+                log_id, log_changed, ..
+            } => {
                 if log_changed {
                     tracing::warn!("the cloud's log is another one than before");
                 }
@@ -221,14 +238,19 @@ impl Driver {
             }
             SenderEvent::Refused { code, text } => {
                 metrics::counter!("fellbeck_link_refused_total", "code" => code.as_str()).increment(1);
-                self.state.failed(&format!("the cloud refuses this edge ({}): {text}", code.as_str()));
-                return Some(End::Refused { retry_after: code.retry_after() });
+                self.state
+                    .failed(&format!("the cloud refuses this edge ({}): {text}", code.as_str()));
+                return Some(End::Refused {
+                    retry_after: code.retry_after(),
+                });
             }
             SenderEvent::CloudWentBack { lane, cloud_w, edge_w } => {
                 metrics::counter!("fellbeck_link_cloud_went_back_total").increment(1);
                 let cloud_w = cloud_w.map_or(0, |w| w.seq.0);
                 tracing::error!(
-                    lane = self.lanes.name(lane), cloud_w, edge_w = edge_w.0,
+                    lane = self.lanes.name(lane),
+                    cloud_w,
+                    edge_w = edge_w.0,
                     "the cloud was restored to an older state: sending again what is still held"
                 );
             }
@@ -245,7 +267,9 @@ impl Driver {
                     "the store of this edge is empty but the cloud knows its name (epoch {epoch} would follow): join it again \
                      with a new token"
                 ));
-                return Some(End::Refused { retry_after: Some(Duration::from_secs(60)) });
+                return Some(End::Refused {
+                    retry_after: Some(Duration::from_secs(60)),
+                });
             }
             SenderEvent::Diverged { lane, cloud_w, held } => {
                 self.state.failed(&format!(
@@ -253,7 +277,9 @@ impl Driver {
                      restored backup; join it again with a new token",
                     self.lanes.name(lane)
                 ));
-                return Some(End::Refused { retry_after: Some(Duration::from_secs(60)) });
+                return Some(End::Refused {
+                    retry_after: Some(Duration::from_secs(60)),
+                });
             }
             SenderEvent::CloudAhead { lane, cloud_w, end } => {
                 self.state.failed(&format!(
@@ -261,7 +287,9 @@ impl Driver {
                      backup; join it again with a new token",
                     self.lanes.name(lane), end.0
                 ));
-                return Some(End::Refused { retry_after: Some(Duration::from_secs(60)) });
+                return Some(End::Refused {
+                    retry_after: Some(Duration::from_secs(60)),
+                });
             }
             SenderEvent::Bye(reason) => self.state.failed(&format!("the cloud left: {}", reason.as_str())),
             SenderEvent::TimedOut => self.state.failed("the cloud did not answer the hello in time"),

@@ -12,9 +12,12 @@ use fellbeck_store::TrackEntry;
 pub(crate) fn entries(read: Vec<TrackEntry>, now: WallTime, clock: ClockQuality) -> Vec<Entry> {
     read.into_iter()
         .map(|entry| match entry {
-            TrackEntry::Gap(gap) => {
-                Entry::Gap(Gap { epoch: gap.epoch, first: gap.first, last: gap.last, reason: gap.reason })
-            }
+            TrackEntry::Gap(gap) => Entry::Gap(Gap {
+                epoch: gap.epoch,
+                first: gap.first,
+                last: gap.last,
+                reason: gap.reason,
+            }),
             TrackEntry::Batch(batch) => match expired(&batch, now, clock) {
                 true => skip(&batch),
                 false => Entry::Batch(batch),
@@ -26,7 +29,11 @@ pub(crate) fn entries(read: Vec<TrackEntry>, now: WallTime, clock: ClockQuality)
 fn skip(batch: &Batch) -> Entry {
     metrics::counter!("fellbeck_link_dropped_total", "reason" => DropReason::Expired.as_str())
         .increment(u64::from(batch.header.count));
-    Entry::Skip(Skip { epoch: batch.header.epoch, first: batch.header.first, last: batch.last() })
+    Entry::Skip(Skip {
+        epoch: batch.header.epoch,
+        first: batch.header.first,
+        last: batch.last(),
+    })
 }
 
 /// Whether every record of the batch has expired. Cheap unless the first of them has.
@@ -36,7 +43,9 @@ fn expired(batch: &Batch, now: WallTime, clock: ClockQuality) -> bool {
         return false;
     }
     // What does not open is sent on: the cloud refuses it with a clear error, and nothing is skipped by mistake.
-    batch.open(BATCH_MAX_EDGE).is_ok_and(|block| block.iter().all(|record| record.remaining_expiry_secs(now) == Some(0)))
+    batch
+        .open(BATCH_MAX_EDGE)
+        .is_ok_and(|block| block.iter().all(|record| record.remaining_expiry_secs(now) == Some(0)))
 }
 
 #[cfg(test)]
@@ -74,12 +83,21 @@ mod tests {
         let late = 1_000_000 + 61_000;
         let both = sent(&[Some(60), Some(10)], late, ClockQuality::Synced);
         assert!(matches!(both, Entry::Skip(skip) if skip.first == Seq(5) && skip.last == Seq(6)));
-        assert!(matches!(sent(&[Some(60), None], late, ClockQuality::Synced), Entry::Batch(_)));
-        assert!(matches!(sent(&[Some(60)], 1_000_000, ClockQuality::Synced), Entry::Batch(_)));
+        assert!(matches!(
+            sent(&[Some(60), None], late, ClockQuality::Synced),
+            Entry::Batch(_)
+        ));
+        assert!(matches!(
+            sent(&[Some(60)], 1_000_000, ClockQuality::Synced),
+            Entry::Batch(_)
+        ));
     }
 
     #[test]
     fn nothing_expires_while_the_clock_is_not_known() {
-        assert!(matches!(sent(&[Some(1)], u64::MAX / 2, ClockQuality::Unknown), Entry::Batch(_)));
+        assert!(matches!(
+            sent(&[Some(1)], u64::MAX / 2, ClockQuality::Unknown),
+            Entry::Batch(_)
+        ));
     }
 }

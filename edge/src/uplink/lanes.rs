@@ -25,13 +25,23 @@ impl Lanes {
         let lanes = store.tracks().into_iter().filter_map(|(track, name)| {
             let (lane, run) = name.strip_prefix("lane/")?.rsplit_once('/')?;
             let run = Run(run.parse().ok()?);
-            (lane != LOCAL_LANE).then(|| Lane { name: lane.to_owned(), run, track })
+            (lane != LOCAL_LANE).then(|| Lane {
+                name: lane.to_owned(),
+                run,
+                track,
+            })
         });
         Self(lanes.collect())
     }
 
     pub(crate) fn specs(&self) -> Vec<LaneSpec> {
-        self.0.iter().map(|lane| LaneSpec { name: lane.name.clone(), run: lane.run }).collect()
+        self.0
+            .iter()
+            .map(|lane| LaneSpec {
+                name: lane.name.clone(),
+                run: lane.run,
+            })
+            .collect()
     }
 
     pub(crate) fn track(&self, lane: LaneIndex) -> TrackId {
@@ -47,7 +57,15 @@ impl Lanes {
         self.0.iter().enumerate().map(|(index, lane)| {
             let held = store.bounds(lane.track);
             let acked = (held.acked.0 > 0).then_some(held.acked);
-            (LaneIndex(index as u16), LaneBounds { epoch: held.epoch, first: held.first, end: held.end, acked })
+            (
+                LaneIndex(index as u16),
+                LaneBounds {
+                    epoch: held.epoch,
+                    first: held.first,
+                    end: held.end,
+                    acked,
+                },
+            )
         })
     }
 }

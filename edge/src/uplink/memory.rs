@@ -30,7 +30,13 @@ impl Memory {
         let (submitter, answers) = store.submitter(OUTSTANDING_MAX);
         let stored = store.get(Space::Node, LOG_ID_KEY).ok().flatten();
         let log_id = stored.and_then(|stored| <[u8; 16]>::try_from(&stored.value[..]).ok());
-        Self { submitter, answers, log_id, log_id_is_new: false, acked: BTreeMap::new() }
+        Self {
+            submitter,
+            answers,
+            log_id,
+            log_id_is_new: false,
+            acked: BTreeMap::new(),
+        }
     }
 
     /// Log of the cloud last spoken to.

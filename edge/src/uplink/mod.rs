@@ -49,12 +49,10 @@ pub(crate) struct Uplink {
 impl Uplink {
     /// Runs until shutdown.
     pub(crate) async fn run(self, mut shutdown: Shutdown) {
-        let Some(keys) = self.identity(&mut shutdown).await else { return };
-        let lanes = Lanes::of(&self.store);
-        let config = SenderConfig { read_bytes_max: self.read_bytes_max(), ..SenderConfig::default() };
-        let sender = Sender::new(config, keys.identity.name.as_str(), lanes.specs());
-        let memory = Memory::new(&self.store);
-        let mut driver = Driver::new(sender, lanes, memory, self.store.clone(), self.clock.clone(), self.state.clone());
+        let Some(keys) = self.identity(&mut shutdown).await else {
+            return;
+        };
+        let mut driver = self.driver(&keys);
         let mut backoff = self.backoff();
         let mut keys = keys;
         while !shutdown.is_requested() {
@@ -74,9 +72,30 @@ impl Uplink {
             }
             // A new join replaces the identity while the node runs.
             if let Ok(Some(fresh)) = EdgeKeys::load(&self.data_dir) {
+                if fresh.identity.name != keys.identity.name {
+                    driver = self.driver(&fresh);
+                }
                 keys = fresh;
             }
         }
+    }
+
+    fn driver(&self, keys: &EdgeKeys) -> Driver {
+        let lanes = Lanes::of(&self.store);
+        let config = SenderConfig {
+            read_bytes_max: self.read_bytes_max(),
+            ..SenderConfig::default()
+        };
+        let sender = Sender::new(config, keys.identity.name.as_str(), lanes.specs());
+        let memory = Memory::new(&self.store);
+        Driver::new(
+            sender,
+            lanes,
+            memory,
+            self.store.clone(),
+            self.clock.clone(),
+            self.state.clone(),
+        )
     }
 
     fn read_bytes_max(&self) -> usize {
@@ -98,7 +117,9 @@ impl Uplink {
                 Ok(Some(keys)) => return Some(keys),
                 Ok(None) if !told => {
                     told = true;
-                    tracing::warn!("this edge has not joined a cloud: it serves and buffers; run `fellbeck-edge join TOKEN`");
+                    tracing::warn!(
+                        "this edge has not joined a cloud: it serves and buffers; run `fellbeck-edge join TOKEN`"
+                    );
                     self.state.set(LinkState::NotJoined);
                 }
                 Ok(None) => {}
@@ -118,10 +139,15 @@ impl Uplink {
 
     /// One round over the cloud's addresses; ends with the first connection that worked, or with none.
     async fn attempt(&self, driver: &mut Driver, keys: &EdgeKeys, shutdown: &mut Shutdown) -> End {
-        let addresses = if self.config.cloud.0.is_empty() { &keys.cloud } else { &self.config.cloud };
-        let dialer = match edge_client_config(keys).map_err(|e| e.to_string()).and_then(|tls| {
-            Dialer::new(&self.config, tls)
-        }) {
+        let addresses = if self.config.cloud.0.is_empty() {
+            &keys.cloud
+        } else {
+            &self.config.cloud
+        };
+        let dialer = match edge_client_config(keys)
+            .map_err(|e| e.to_string())
+            .and_then(|tls| Dialer::new(&self.config, tls))
+        {
             Ok(dialer) => dialer,
             Err(error) => {
                 self.state.failed(&error);
@@ -157,7 +183,8 @@ impl Uplink {
             }
         }
         if addresses.0.is_empty() {
-            self.state.failed("no cloud address: set uplink.cloud, or join with a token that names one");
+            self.state
+                .failed("no cloud address: set uplink.cloud, or join with a token that names one");
         }
         End::Lost { acked: false }
     }

@@ -46,7 +46,12 @@ struct Inner {
 impl UplinkState {
     pub(crate) fn new() -> Self {
         metrics::gauge!("fellbeck_link_connected").set(0.0);
-        Self { inner: Mutex::new(Inner { link: LinkState::NotJoined, last_error: None }) }
+        Self {
+            inner: Mutex::new(Inner {
+                link: LinkState::NotJoined,
+                last_error: None,
+            }),
+        }
     }
 
     pub(crate) fn set(&self, link: LinkState) {
@@ -56,18 +61,24 @@ impl UplinkState {
     }
 
     pub(crate) fn connecting(&self, address: &HostPort) {
-        self.set(LinkState::Connecting { address: address.to_string() });
+        self.set(LinkState::Connecting {
+            address: address.to_string(),
+        });
     }
 
     pub(crate) fn connected(&self, peer: SocketAddr) {
         metrics::counter!("fellbeck_link_connects_total").increment(1);
         tracing::info!(cloud = %peer, "link up");
-        self.set(LinkState::Connected { address: peer.to_string() });
+        self.set(LinkState::Connected {
+            address: peer.to_string(),
+        });
         self.lock().last_error = None;
     }
 
     pub(crate) fn waiting(&self, wait: Duration) {
-        self.set(LinkState::Waiting { wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) });
+        self.set(LinkState::Waiting {
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        });
     }
 
     /// An attempt or a connection ended. The same reason again is not logged again.

@@ -49,7 +49,14 @@ impl Streams {
         let mut tasks = JoinSet::new();
         tasks.spawn(read(receive, frames));
         let writers = HashMap::new();
-        let mut streams = Self { connection, writers, tasks, taken_sender, taken, control };
+        let mut streams = Self {
+            connection,
+            writers,
+            tasks,
+            taken_sender,
+            taken,
+            control,
+        };
         streams.add(StreamId::Control, send);
         Ok(streams)
     }
@@ -83,12 +90,7 @@ impl Streams {
     }
 }
 
-async fn write(
-    mut stream: SendStream,
-    mut queue: mpsc::Receiver<Bytes>,
-    id: StreamId,
-    taken: mpsc::Sender<StreamId>,
-) {
+async fn write(mut stream: SendStream, mut queue: mpsc::Receiver<Bytes>, id: StreamId, taken: mpsc::Sender<StreamId>) {
     while let Some(frame) = queue.recv().await {
         if stream.write_chunk(frame).await.is_err() || taken.send(id).await.is_err() {
             return;

@@ -24,7 +24,14 @@ pub fn parse<A: Parser>(args: impl Iterator<Item = OsString>) -> Outcome<A> {
         Err(error) => {
             // Nothing is left to do when standard output is closed.
             error.print().ok();
-            Outcome::Exit(if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }.into())
+            Outcome::Exit(
+                if error.use_stderr() {
+                    ExitCode::Usage
+                } else {
+                    ExitCode::Ok
+                }
+                .into(),
+            )
         }
     }
 }

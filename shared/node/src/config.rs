@@ -42,7 +42,11 @@ impl MqttConfig {
         ranged("mqtt.packet_max", self.packet_max.0, 128..=packet_limit)?;
         ranged("mqtt.connections_max", self.connections_max, 1..=1_000_000)?;
         ranged("mqtt.receive_maximum", self.receive_maximum, 1..=65_535)?;
-        ranged("mqtt.first_packet_timeout_ms", self.first_packet_timeout_ms, 100..=600_000)?;
+        ranged(
+            "mqtt.first_packet_timeout_ms",
+            self.first_packet_timeout_ms,
+            100..=600_000,
+        )?;
         Ok(())
     }
 }
@@ -89,7 +93,11 @@ impl SessionConfig {
     /// Checks the ranges.
     pub fn validate(&self) -> Result<(), ConfigError> {
         ranged("session.queue_records_max", self.queue_records_max, 1..=10_000_000)?;
-        ranged("session.queue_bytes_max", self.queue_bytes_max, ByteSize(1024)..=ByteSize(1 << 30))?;
+        ranged(
+            "session.queue_bytes_max",
+            self.queue_bytes_max,
+            ByteSize(1024)..=ByteSize(1 << 30),
+        )?;
         ranged("session.subscriptions_max", self.subscriptions_max, 1..=1_000_000)?;
         ranged("session.sessions_max", self.sessions_max, 1..=10_000_000)?;
         Ok(())

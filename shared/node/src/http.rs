@@ -16,7 +16,9 @@ pub async fn start_http(
     parts: HttpParts,
     shutdown: &Shutdown,
 ) -> Result<Option<(SocketAddr, JoinHandle<()>)>, NodeError> {
-    let Some(address) = resolve("http", &config.listen, &config.unauthenticated_public)? else { return Ok(None) };
+    let Some(address) = resolve("http", &config.listen, &config.unauthenticated_public)? else {
+        return Ok(None);
+    };
     let server = HttpServer::bind("http.listen", address).await?;
     Ok(Some((server.address(), server.start(parts, shutdown.clone()))))
 }

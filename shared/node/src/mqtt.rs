@@ -31,7 +31,9 @@ pub fn start_mqtt(
     parts: BrokerParts,
     store: &Store,
 ) -> Result<Option<MqttServer>, NodeError> {
-    let Some(address) = resolve("mqtt", &mqtt.listen, &mqtt.unauthenticated_public)? else { return Ok(None) };
+    let Some(address) = resolve("mqtt", &mqtt.listen, &mqtt.unauthenticated_public)? else {
+        return Ok(None);
+    };
     let server = MqttServerConfig {
         listen: vec![address],
         packet_max: u32::try_from(mqtt.packet_max.0).unwrap_or(u32::MAX),
@@ -51,7 +53,11 @@ pub fn start_mqtt(
         ..parts.core.limits
     };
     let config = CoreConfig { limits, ..parts.core };
-    let setup = CoreSetup { config, route: parts.route, node_name: parts.name };
+    let setup = CoreSetup {
+        config,
+        route: parts.route,
+        node_name: parts.name,
+    };
     Ok(Some(front::start(server, setup, store.clone())?))
 }
 
@@ -66,13 +72,11 @@ pub async fn stop_mqtt(mqtt: Option<MqttServer>) -> Result<(), NodeError> {
 }
 
 /// The address of the listener `part`, checked against the rule for public listeners. `None`: it is off.
-pub(crate) fn resolve(
-    part: &str,
-    listen: &Listen,
-    words: &str,
-) -> Result<Option<std::net::SocketAddr>, ConfigError> {
+pub(crate) fn resolve(part: &str, listen: &Listen, words: &str) -> Result<Option<std::net::SocketAddr>, ConfigError> {
     let field = format!("{part}.listen");
-    let Some(address) = listen.resolve(&field)? else { return Ok(None) };
+    let Some(address) = listen.resolve(&field)? else {
+        return Ok(None);
+    };
     check_public_listener(&PublicCheck {
         field: &field,
         address,

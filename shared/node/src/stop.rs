@@ -12,7 +12,11 @@ pub async fn wait(shutdown: &mut Shutdown, store: &Store, mqtt: Option<&MqttServ
     let mut failed = mqtt.map(MqttServer::failed);
     let broker_failed = async {
         match &mut failed {
-            Some(failed) => failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone()),
+            Some(failed) => failed
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|reason| reason.clone()),
             None => std::future::pending().await,
         }
     };

@@ -144,10 +144,13 @@ fn router(parts: HttpParts) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async move || ready_response(&readiness)))
-        .route("/metrics", get(async move || {
+        .route(
+            "/metrics",
+            get(async move || {
                 refresh();
                 metrics_response(&metrics)
-            }))
+            }),
+        )
         .route("/api/v1/status", get(async move || Json(status())))
         .merge(extra)
         .fallback(async move |uri: Uri| page_or_not_found(title, &uri))

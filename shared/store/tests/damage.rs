@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Node, append, noise, small_edge};
+use common::{Node, append, noise, small_cloud, small_edge};
 use fellbeck_core::ledger::DropReason;
 use fellbeck_core::{CommitNumber, Seq, TrackId};
 use fellbeck_store::{Commit, OpenReport, Put, Space, StoreConfig, TrackEntry};
@@ -310,4 +310,40 @@ fn a_failing_disk_halts_the_store_and_nothing_is_answered() {
     let node = Node::open(dir.path(), journal_only());
     assert!(!node.report.is_damaged());
     assert_eq!(present(&node), [1]);
+}
+
+/// A crash between the commit that forgets a trimmed segment and the deletion of its files brings the segment back, without
+/// its entry in the index. It must neither take records again nor let younger segments go before it.
+#[test]
+fn a_trimmed_segment_that_came_back_goes_first_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |retention_bytes| StoreConfig {
+        retention_bytes,
+        ..small_cloud()
+    };
+    let mut node = Node::open(dir.path(), config(None));
+    for n in 1..=60 {
+        node.commit(append(LANE, [noise(n)]));
+    }
+    node.store.close();
+    let db = fjall::Database::builder(dir.path().join("db")).open().unwrap();
+    let index = db.keyspace("index", fjall::KeyspaceCreateOptions::default).unwrap();
+    let oldest = index.prefix("s").next().unwrap().key().unwrap();
+    index.remove(oldest).unwrap();
+    db.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop((index, db));
+
+    let mut node = Node::open(dir.path(), config(Some(10_000)));
+    assert!(!node.report.is_damaged(), "{:?}", node.report);
+    for n in 61..=90 {
+        node.commit(append(LANE, [noise(n)]));
+        node.settle();
+        let log = node.log_from(1, 5000);
+        let seqs: Vec<u64> = log.iter().map(|record| record.2).collect();
+        assert!(
+            seqs.iter().copied().eq(node.store.bounds(LANE).first.0..=n),
+            "held without a hole: {seqs:?}"
+        );
+    }
+    assert!(node.store.bounds(LANE).first > Seq(30));
 }

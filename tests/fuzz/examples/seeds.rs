@@ -329,6 +329,7 @@ fn conversations() -> Vec<Vec<u8>> {
             &timeout,
             &start(0),
             &batch(1),
+            &ingest,
             &call(0x95, &[]),
             &durable,
         ]),

@@ -317,6 +317,8 @@ impl Core {
         let client_id = &session.client_id;
         let mut keys = vec![persist::session_key(client_id), persist::cursor_key(client_id)];
         keys.extend(session.subscriptions.iter().map(|version| persist::subscription_key(client_id, version.slot)));
+        let ended = session.subscriptions.iter().filter(|version| version.closing);
+        keys.extend(ended.map(|version| persist::ended(client_id, version.slot).0));
         keys.extend(session.inbound.packet_ids().map(|packet_id| persist::received(client_id, packet_id).0));
         for key in keys {
             self.work.delete(Space::Session, key);

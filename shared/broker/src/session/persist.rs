@@ -1,7 +1,8 @@
 //! Codec of what is stored of sessions and groups, in `Space::Session`. Drawn in `docs/format/session.md`.
 //!
 //! Each value begins with a version byte; numbers are varints. A value of a newer version stops the restore, a damaged one costs
-//! what it described. Values of subscriptions leave out the commit that wrote them: the store stamps it.
+//! what it described. When a subscription begins and ends is not in
+//! any value: it is the store's stamp on the two keys that were written then.
 
 use bytes::Bytes;
 use fellbeck_core::varint::{put_bytes, put_u64, take_bytes, take_u32, take_u64};
@@ -21,6 +22,7 @@ pub(super) const VERSION: u8 = 1;
 const SESSION: u8 = b'M';
 const CURSOR: u8 = b'C';
 const SUBSCRIPTION: u8 = b'S';
+const ENDED: u8 = b'E';
 const RECEIVED: u8 = b'Q';
 const GROUP: u8 = b'G';
 const MARK: u8 = b'L';
@@ -39,6 +41,7 @@ pub(super) enum StoredKey<'a> {
     Session(&'a str),
     Cursor(&'a str),
     Subscription(&'a str, u32),
+    Ended(&'a str, u32),
     Received(&'a str, u16),
     Group(&'a str, &'a str),
     Mark,
@@ -54,9 +57,13 @@ pub(super) fn parse_key(key: &[u8]) -> Option<StoredKey<'_>> {
     Some(match kind {
         SESSION => StoredKey::Session(text(rest)?),
         CURSOR => StoredKey::Cursor(text(rest)?),
-        SUBSCRIPTION => {
+        SUBSCRIPTION | ENDED => {
             let (end, tail) = named(rest)?;
-            StoredKey::Subscription(text(&rest[..end])?, u32::from_be_bytes(rest[tail..].try_into().ok()?))
+            let (client, slot) = (text(&rest[..end])?, u32::from_be_bytes(rest[tail..].try_into().ok()?));
+            match kind {
+                SUBSCRIPTION => StoredKey::Subscription(client, slot),
+                _ => StoredKey::Ended(client, slot),
+            }
         }
         RECEIVED => {
             let (end, tail) = named(rest)?;
@@ -92,6 +99,12 @@ pub(super) fn cursor_key(client_id: &str) -> Bytes {
 
 pub(super) fn subscription_key(client_id: &str, slot: u32) -> Bytes {
     key(SUBSCRIPTION, &[client_id.as_bytes(), &slot.to_be_bytes()])
+}
+
+/// Key and value that mark a version of a subscription as ended.
+pub(super) fn ended(client_id: &str, slot: u32) -> (Bytes, Bytes) {
+    let key = key(ENDED, &[client_id.as_bytes(), &slot.to_be_bytes()]);
+    (key, Bytes::from_static(&[VERSION]))
 }
 
 pub(super) fn group_key(share: &ShareName, filter: &Filter) -> Bytes {
@@ -401,24 +414,18 @@ impl StoredEntry {
 }
 
 const SUB_SHARE: u8 = 1;
-const SUB_CLOSED: u8 = 2;
-const SUB_NO_LOCAL: u8 = 4;
-const SUB_RETAIN: u8 = 8;
-const SUB_ID: u8 = 16;
-const SUB_SINCE: u8 = 32;
+const SUB_NO_LOCAL: u8 = 2;
+const SUB_RETAIN: u8 = 4;
+const SUB_ID: u8 = 8;
 
-/// One version of a subscription. Left out, and given by the store's stamp: `since` of an open one that is new, `until` of a
-/// closed one.
+/// One version of a subscription. It is written once: the commit that wrote it is the one after which it is in force.
 pub(super) fn subscription(version: &SubscriptionVersion) -> Bytes {
-    let since = if version.closing { version.since.or(Some(version.not_before)) } else { version.since };
     let mut flags = 0;
     for (flag, set) in [
         (SUB_SHARE, version.share.is_some()),
-        (SUB_CLOSED, version.closing),
         (SUB_NO_LOCAL, version.options.no_local),
         (SUB_RETAIN, version.options.retain_as_published),
         (SUB_ID, version.options.id.is_some()),
-        (SUB_SINCE, since.is_some()),
     ] {
         flags |= if set { flag } else { 0 };
     }
@@ -429,9 +436,6 @@ pub(super) fn subscription(version: &SubscriptionVersion) -> Bytes {
     }
     if let Some(id) = version.options.id {
         put_u64(&mut out, u64::from(id));
-    }
-    if let Some(since) = since {
-        put_u64(&mut out, since.0);
     }
     out.into()
 }
@@ -448,7 +452,7 @@ pub(super) fn decode_subscription(
 }
 
 fn take_subscription(input: &mut &[u8], slot: u32, commit: CommitNumber) -> Option<SubscriptionVersion> {
-    let flags = take_byte(input).filter(|flags| *flags < 64)?;
+    let flags = take_byte(input).filter(|flags| *flags < 16)?;
     let has = |flag: u8| flags & flag != 0;
     let qos = QoS::from_u8(take_byte(input)?)?;
     let filter = take_text(input)?;
@@ -461,7 +465,6 @@ fn take_subscription(input: &mut &[u8], slot: u32, commit: CommitNumber) -> Opti
         },
     };
     let id = if has(SUB_ID) { Some(take_u32(input)?) } else { None };
-    let since = if has(SUB_SINCE) { CommitNumber(take_u64(input)?) } else { commit };
     Some(SubscriptionVersion {
         slot,
         share: subscription.share,
@@ -472,10 +475,9 @@ fn take_subscription(input: &mut &[u8], slot: u32, commit: CommitNumber) -> Opti
             retain_as_published: has(SUB_RETAIN),
             id,
         },
-        not_before: since,
-        since: Some(since),
-        until: has(SUB_CLOSED).then_some(commit),
-        closing: has(SUB_CLOSED),
+        since: Some(commit),
+        until: None,
+        closing: false,
     })
 }
 

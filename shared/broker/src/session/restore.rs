@@ -41,6 +41,8 @@ struct Parts {
     session: Option<StoredSession>,
     cursor: Option<StoredCursor>,
     subscriptions: Vec<SubscriptionVersion>,
+    /// Slots, and the commits that ended them.
+    ended: Vec<(u32, CommitNumber)>,
     received: Vec<u16>,
     keys: Vec<bytes::Bytes>,
 }
@@ -84,6 +86,7 @@ impl Shelf {
             StoredKey::Session(client)
             | StoredKey::Cursor(client)
             | StoredKey::Subscription(client, _)
+            | StoredKey::Ended(client, _)
             | StoredKey::Received(client, _) => client,
         };
         let mut session = None;
@@ -104,8 +107,10 @@ impl Shelf {
         parts.session = session.or(parts.session.take());
         parts.cursor = cursor.or(parts.cursor.take());
         parts.subscriptions.extend(subscription);
-        if let StoredKey::Received(_, packet_id) = key {
-            parts.received.push(packet_id);
+        match key {
+            StoredKey::Received(_, packet_id) => parts.received.push(packet_id),
+            StoredKey::Ended(_, slot) => parts.ended.push((slot, stored.commit)),
+            _ => {}
         }
         Ok(())
     }
@@ -186,7 +191,9 @@ impl Core {
         let key = self
             .sessions
             .add(client_id, |key, client_id| Session::new(key, client_id, Kind::Durable, reader));
-        for version in parts.subscriptions {
+        for mut version in parts.subscriptions {
+            version.until = parts.ended.iter().find(|(slot, _)| *slot == version.slot).map(|(_, commit)| *commit);
+            version.closing = version.until.is_some();
             self.restore_subscription(key, version);
         }
         self.restore_cursor(key, cursor);
@@ -197,6 +204,8 @@ impl Core {
             session.inbound.restore(packet_id);
         }
         session.expiry_secs = stored.expiry_secs.min(self.config.limits.session_expiry_max_secs);
+        // The stored cursor may say that it follows the level mark, which must not move over what this session has not read.
+        session.moved(&mut self.work);
         self.restore_timers(key, stored.left, stored.will, now);
         self.list_for_read(ReaderKey::Session(key));
     }

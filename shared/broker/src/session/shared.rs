@@ -426,6 +426,7 @@ impl Core {
             if let Some(group) = self.groups.get_mut(key) {
                 let returned = group.returned.len() as u64;
                 group.reader.ledger.matched = group.reader.ledger.matched.saturating_sub(returned);
+                group.moved(&mut self.work);
             }
             self.enlist_group(key);
         }

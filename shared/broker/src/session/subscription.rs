@@ -41,8 +41,6 @@ pub(super) struct SubscriptionVersion {
     pub(super) share: Option<ShareName>,
     pub(super) filter: Filter,
     pub(super) options: Options,
-    /// Newest commit known when the SUBSCRIBE came; a lower bound of `since`.
-    pub(super) not_before: CommitNumber,
     /// Commit after which it is in force; `None` while that commit is not durable.
     pub(super) since: Option<CommitNumber>,
     /// Last commit for which it is in force, once it was closed.
@@ -236,7 +234,6 @@ impl Core {
         let Ok(parsed) = Filter::parse_subscription(&wanted.filter) else {
             return FILTER_INVALID;
         };
-        let newest = self.newest();
         let limits = self.config.limits;
         let groups_full = parsed.share.is_some() && self.groups.len() >= limits.groups_max;
         let Some(session) = self.sessions.get_mut(subscribed.session) else {
@@ -265,7 +262,6 @@ impl Core {
                     share: parsed.share.clone(),
                     filter: parsed.filter.clone(),
                     options,
-                    not_before: newest,
                     since: None,
                     until: None,
                     closing: false,
@@ -304,7 +300,8 @@ impl Core {
         self.store_subscription(key, slot);
     }
 
-    /// Puts one version of a durable session; a shared one that ends is deleted, since nothing is read by it any more.
+    /// Writes that a version of a durable session begins or ends. A shared one that ends is deleted, since nothing is read by it
+    /// any more.
     fn store_subscription(&mut self, key: SessionKey, slot: u32) {
         let Some(session) = self.sessions.get(key).filter(|session| session.is_durable()) else {
             return;
@@ -312,11 +309,14 @@ impl Core {
         let Some(version) = session.subscriptions.get(slot) else {
             return;
         };
-        let stored_key = persist::subscription_key(&session.client_id, slot);
-        if version.closing && version.share.is_some() {
-            self.work.delete(Space::Session, stored_key);
-        } else {
-            self.work.put(Space::Session, stored_key, persist::subscription(version));
+        let began = persist::subscription_key(&session.client_id, slot);
+        match (version.closing, &version.share) {
+            (false, _) => self.work.put(Space::Session, began, persist::subscription(version)),
+            (true, Some(_)) => self.work.delete(Space::Session, began),
+            (true, None) => {
+                let (ended, value) = persist::ended(&session.client_id, slot);
+                self.work.put(Space::Session, ended, value);
+            }
         }
     }
 
@@ -463,8 +463,9 @@ impl Core {
         let needed = session.in_flight.oldest_commit().map_or(head, |oldest| oldest.min(head));
         for slot in session.subscriptions.forget_before(needed) {
             if session.is_durable() {
-                let stored_key = persist::subscription_key(&session.client_id, slot);
-                self.work.delete(Space::Session, stored_key);
+                let began = persist::subscription_key(&session.client_id, slot);
+                self.work.delete(Space::Session, began);
+                self.work.delete(Space::Session, persist::ended(&session.client_id, slot).0);
             }
         }
     }

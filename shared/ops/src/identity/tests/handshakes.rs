@@ -79,7 +79,10 @@ fn a_join_needs_no_certificate_but_the_right_ca() {
         Side::Edge,
         "the edge must be the one that refuses, before it sends anything"
     );
-    assert!(error.to_string().contains("the fingerprint that the token names"), "{error}");
+    assert!(
+        error.to_string().contains("the fingerprint that the token names"),
+        "{error}"
+    );
 }
 
 /// A man in the middle shows the real CA certificate, which is public, beside a certificate of his own.
