@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use fellbeck_core::limits::PACKET_MAX_CLOUD;
-use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig};
+use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 use fellbeck_ops::config::{ByteSize, ConfigError, HostPorts, Listen, ranged};
 use fellbeck_ops::logging::LogConfig;
 use serde::Deserialize;
@@ -158,6 +158,7 @@ impl CloudConfig {
         self.log.validate()?;
         ranged("link.keep_alive_ms", self.link.keep_alive_ms, 100..=600_000)?;
         ranged("link.idle_timeout_ms", self.link.idle_timeout_ms, 500..=3_600_000)?;
+        below_idle("link.keep_alive_ms", self.link.keep_alive_ms, self.link.idle_timeout_ms)?;
         ranged("link.probe_timeout_ms", self.link.probe_timeout_ms, 50..=60_000)?;
         ranged("link.credit", self.link.credit.0, (64 << 10)..=(1 << 30))?;
         ranged("link.edges_max", u64::from(self.link.edges_max), 1..=1_000_000)?;
@@ -169,7 +170,17 @@ impl CloudConfig {
             let allowed = "\"\" (the Kafka endpoint is not built yet)";
             return Err(out_of_range("kafka.listen", self.kafka.listen.to_string(), allowed));
         }
-        self.stream.iter().try_for_each(StreamConfig::validate)
+        for (index, stream) in self.stream.iter().enumerate() {
+            stream.validate()?;
+            if self.stream[..index].iter().any(|other| other.name == stream.name) {
+                return Err(out_of_range(
+                    "stream.name",
+                    stream.name.clone(),
+                    "a name of its own for each stream",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The streams in force: those of the configuration, and the default one behind them unless they have it.

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
-use fellbeck_node::{BrokerParts, NodeError, block_on, refresh, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_node::{BrokerParts, NodeError, block_on, join_all, refresh, start_http, start_mqtt, stop_mqtt, wait};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::CloudIdentity;
 use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
 use fellbeck_store::{OpenReport, Store, StoreConfig};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
@@ -70,6 +71,9 @@ async fn serve(
         clock,
         joins: Default::default(),
         live: AtomicUsize::new(0),
+        strangers: AtomicUsize::new(0),
+        failed: watch::Sender::new(None),
+        noise: Default::default(),
     });
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
@@ -86,16 +90,13 @@ async fn serve(
     ready_file.write(&listeners)?;
     tracing::info!(?listeners, "ready");
 
-    let failure = wait(&mut signals.shutdown, store, mqtt.as_ref()).await;
+    let failure = wait(&mut signals.shutdown, store, mqtt.as_ref(), link.failed.subscribe()).await;
     signals.trigger.stop();
     leave.stop();
-    for task in [upkeep].into_iter().chain(link_task).chain(http.map(|(_, task)| task)) {
-        if task.await.is_err() {
-            tracing::error!("a task of the node has panicked");
-        }
-    }
+    let tasks = [upkeep].into_iter().chain(link_task).chain(http.map(|(_, task)| task));
+    let left = join_all(tasks.collect()).await;
     let drained = stop_mqtt(mqtt).await;
-    failure.map_or(drained, Err)
+    failure.map_or(left.and(drained), Err)
 }
 
 fn store_config(config: &CloudConfig) -> StoreConfig {

@@ -6,6 +6,7 @@ use fellbeck_store::TrackStats;
 use serde_json::{Value, json};
 
 use crate::ingest::accept::LinkParts;
+use crate::routing::{GAPS_STREAM, track_name};
 
 /// State of the node, as the status page shows it.
 pub(crate) fn status(link: &LinkParts) -> Value {
@@ -16,7 +17,7 @@ pub(crate) fn status(link: &LinkParts) -> Value {
         "node": "cloud",
         "version": env!("CARGO_PKG_VERSION"),
         "links": link.live.load(std::sync::atomic::Ordering::Relaxed),
-        "log": { "records": stats.tracks.iter().map(|track| track.appended).sum::<u64>() },
+        "log": { "records": records(&stats.tracks) },
         "store": {
             "used_bytes": pressure.used,
             "quota_bytes": pressure.quota,
@@ -27,6 +28,16 @@ pub(crate) fn status(link: &LinkParts) -> Value {
         },
         "partitions": stats.tracks.iter().map(partition).collect::<Vec<_>>(),
     })
+}
+
+/// Records ever appended to the streams; a declared gap is not one of them.
+fn records(tracks: &[TrackStats]) -> u64 {
+    let gaps = track_name(GAPS_STREAM, 0);
+    tracks
+        .iter()
+        .filter(|track| track.name != gaps)
+        .map(|track| track.appended)
+        .sum()
 }
 
 fn partition(track: &TrackStats) -> Value {

@@ -49,10 +49,12 @@ fn choose(config: &CloudConfig, data_dir: &Path, given: &[String]) -> Result<Hos
         return Ok(HostPorts(vec![address]));
     }
     let listen = config.link.listen.resolve("link.listen")?;
-    let address = listen.filter(|address| address.port() != 0).ok_or_else(|| {
-        let reason = "the link's port is not known while the node is not running: give --address HOST:PORT";
-        ConfigError::invalid("link.listen", &config.link.listen, reason)
-    })?;
+    let address = listen
+        .filter(|address| address.port() != 0 && !address.ip().is_unspecified())
+        .ok_or_else(|| {
+            let reason = "it names no address that an edge can dial: set link.public, or give --address HOST:PORT";
+            ConfigError::invalid("link.listen", &config.link.listen, reason)
+        })?;
     Ok(HostPorts(vec![HostPort {
         host: address.ip().to_string(),
         port: address.port(),
@@ -62,7 +64,12 @@ fn choose(config: &CloudConfig, data_dir: &Path, given: &[String]) -> Result<Hos
 /// Address of the link of the node that runs, or ran last, on this data directory.
 fn running(data_dir: &Path) -> Option<HostPort> {
     let bytes = files::read_bounded(&link_address_path(data_dir), 1024).ok()?;
-    std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    let address: std::net::SocketAddr = std::str::from_utf8(&bytes).ok()?.trim().parse().ok()?;
+    // A wildcard is where the node listens, not where it is reached.
+    (!address.ip().is_unspecified()).then(|| HostPort {
+        host: address.ip().to_string(),
+        port: address.port(),
+    })
 }
 
 fn link_address_path(data_dir: &Path) -> PathBuf {

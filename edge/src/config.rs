@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use fellbeck_core::limits::PACKET_MAX_EDGE;
-use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig};
+use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 use fellbeck_ops::config::{ByteSize, ConfigError, HostPorts, Listen, ranged};
 use fellbeck_ops::logging::LogConfig;
 use serde::Deserialize;
@@ -63,7 +63,7 @@ pub(crate) struct UplinkConfig {
     pub(crate) keep_alive_ms: u64,
     /// Silence after which the link counts as lost.
     pub(crate) idle_timeout_ms: u64,
-    /// Time for one attempt to connect, Hello and Welcome included.
+    /// Time for the handshake with one address of the list; a name with several addresses shares it out.
     pub(crate) connect_timeout_ms: u64,
     /// First pause between attempts; doubles up to `backoff_max_ms`, with jitter.
     pub(crate) backoff_min_ms: u64,
@@ -150,6 +150,11 @@ impl EdgeConfig {
         self.session.validate()?;
         ranged("uplink.keep_alive_ms", self.uplink.keep_alive_ms, 100..=600_000)?;
         ranged("uplink.idle_timeout_ms", self.uplink.idle_timeout_ms, 500..=3_600_000)?;
+        below_idle(
+            "uplink.keep_alive_ms",
+            self.uplink.keep_alive_ms,
+            self.uplink.idle_timeout_ms,
+        )?;
         ranged(
             "uplink.connect_timeout_ms",
             self.uplink.connect_timeout_ms,

@@ -14,6 +14,8 @@ use fellbeck_ops::identity::{EdgeKeys, Issued, JoinToken, PendingJoin, join_clie
 use crate::config::EdgeConfig;
 use crate::uplink::dial::Dialer;
 
+/// Time for the handshake with one address.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Time for one address, from the first packet to the answer.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -65,7 +67,7 @@ async fn exchange(
     address: &fellbeck_ops::config::HostPort,
     pending: &PendingJoin,
 ) -> Result<JoinReply, String> {
-    let (connection, _) = dialer.connect(address).await?;
+    let (connection, _) = dialer.connect(address, CONNECT_WITHIN).await?;
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
     wire::write(&mut send, &pending.request())
         .await

@@ -9,17 +9,20 @@ use std::sync::Arc;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
-use fellbeck_node::{BrokerParts, NodeError, block_on, refresh, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_link::limits::LANES_MAX;
+use fellbeck_node::{BrokerParts, NodeError, block_on, join_all, refresh, start_http, start_mqtt, stop_mqtt, wait};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::EdgeKeys;
 use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
 use fellbeck_store::{OpenReport, Store, StoreConfig};
+use tokio::sync::watch;
 
 use crate::config::{Durability, EdgeConfig};
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
 use crate::status::status;
 use crate::uplink::Uplink;
+use crate::uplink::lanes::Lanes;
 use crate::uplink::state::UplinkState;
 
 /// Runs the node until a signal or a failure.
@@ -33,6 +36,12 @@ pub(crate) fn run(config: EdgeConfig, ready_file: Option<&Path>) -> Result<(), N
     let metrics = Metrics::install();
     let (store, report) = fellbeck_store::open(&data_dir.join("store"), store_config(&config))?;
     tell(&report);
+    let lanes = Lanes::of(&store).specs().len();
+    if lanes > LANES_MAX {
+        let reason =
+            format!("with those of earlier configurations there are {lanes} lanes; a link carries {LANES_MAX}");
+        return Err(ConfigError::invalid("forward", lanes, reason).into());
+    }
     let outcome = block_on(serve(&config, &data_dir, &store, metrics, &ready_file));
     store.close();
     if outcome.is_ok() {
@@ -69,7 +78,9 @@ async fn serve(
         state: uplink_state,
     };
     let (leave, leaving) = Shutdown::manual();
-    let uplink = tokio::spawn(uplink.run(leaving));
+    let failed = watch::Sender::new(None);
+    let broken = failed.subscribe();
+    let uplink = tokio::spawn(watched(uplink.run(leaving), failed));
 
     let addresses = [
         ("mqtt", mqtt.as_ref().map(|server| server.addresses()[0])),
@@ -82,16 +93,19 @@ async fn serve(
     ready_file.write(&listeners)?;
     tracing::info!(?listeners, name, "ready");
 
-    let failure = wait(&mut signals.shutdown, store, mqtt.as_ref()).await;
+    let failure = wait(&mut signals.shutdown, store, mqtt.as_ref(), broken).await;
     signals.trigger.stop();
     let drained = stop_mqtt(mqtt).await;
     leave.stop();
-    for task in [uplink, upkeep].into_iter().chain(http.map(|(_, task)| task)) {
-        if task.await.is_err() {
-            tracing::error!("a task of the node has panicked");
-        }
+    let left = join_all([uplink, upkeep].into_iter().chain(http.map(|(_, task)| task)).collect()).await;
+    failure.map_or(drained.and(left), Err)
+}
+
+/// Runs the uplink and reports when it ends in a panic: an edge that buffers for ever and forwards nothing must not look well.
+async fn watched(uplink: impl Future<Output = ()> + Send + 'static, failed: watch::Sender<Option<String>>) {
+    if tokio::spawn(uplink).await.is_err() {
+        failed.send_replace(Some("the uplink has panicked".into()));
     }
-    failure.map_or(drained, Err)
 }
 
 /// The name in the certificate; before the edge has joined, a neutral one.

@@ -114,17 +114,6 @@ impl Programs {
         command.arg(tier.subcommand());
         Ok(command)
     }
-
-    /// How a user would type the program.
-    pub fn shown(&self, tier: Tier) -> String {
-        let given = match tier {
-            Tier::Edge => &self.edge,
-            Tier::Cloud => &self.cloud,
-        };
-        given
-            .as_ref()
-            .map_or_else(|| tier.program().to_owned(), |path| path.display().to_string())
-    }
 }
 
 /// Why a node or one of its commands failed. Whatever was started is stopped.
@@ -255,6 +244,21 @@ impl NodeSpec {
         OpenOptions::new().create(true).append(true).open(self.log_file())
     }
 
+    /// What a user would type to start the node by hand.
+    pub fn shown(&self) -> Result<String, NodeError> {
+        let mut command = self.programs.command(self.tier).map_err(|source| self.error(source))?;
+        command.arg("run").arg("--data-dir").arg(&self.data_dir);
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        let command = command.as_std();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        Ok(words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" "))
+    }
+
     /// Runs a subcommand such as `token` or `join` to its end, and gives what it printed.
     pub async fn command(&self, arguments: &[&str]) -> Result<String, NodeError> {
         let program = self.tier.program();
@@ -359,9 +363,17 @@ impl Node {
         self.child.kill().await.map_err(|source| self.spec.error(source))
     }
 
-    /// SIGTERM, and waits for a clean end.
+    /// SIGTERM, and waits for a clean end. A node that somebody else has ended already is fine.
     pub async fn terminate(&mut self) -> Result<(), NodeError> {
         let program = self.spec.tier.program();
+        if self
+            .child
+            .try_wait()
+            .map_err(|source| self.spec.error(source))?
+            .is_some()
+        {
+            return Ok(());
+        }
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM).map_err(|error| self.spec.error(error.into()))?;

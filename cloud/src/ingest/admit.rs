@@ -5,26 +5,34 @@
 //! The slot's admission lock is held meanwhile, so that two connections of one edge are judged one after the other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fellbeck_core::Incarnation;
-use fellbeck_link::admission::Circumstances;
-use fellbeck_link::{Admission, ControlFrame, Decision, Hello, LiveConnection, Receiver, ReceiverConfig, RefuseCode};
+use fellbeck_core::limits::{BATCH_MAX_EDGE, FRAME_OVERHEAD_MAX};
+use fellbeck_link::admission::{Circumstances, Relation};
+use fellbeck_link::{
+    Admission, ByeReason, ControlFrame, Decision, Hello, LiveConnection, Receiver, ReceiverConfig, RefuseCode,
+};
 use fellbeck_ops::Shutdown;
-use fellbeck_ops::identity::EdgeIdentity;
-use fellbeck_store::{Commit, Put, Space, Urgency};
+use fellbeck_ops::identity::{EdgeIdentity, PeerError, Refusal};
+use fellbeck_store::{Commit, Committed, Put, Space, Submitter, Urgency};
 use quinn::Connection;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::accept::{LinkParts, explain};
-use super::driver::{Driver, Ends};
+use super::accept::{LinkParts, StrangerGuard, explain};
+use super::driver::{Driver, Ends, STALL_MAX};
 use super::edges::{Command, Live, Slot};
 use super::streams::{Source, Streams};
 use crate::dedup::mark::{edge_key, edge_value};
 
 /// Time for the Hello after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Connections of one edge that may wait to be admitted; one more is told to come back.
+const WAITING_MAX: usize = 2;
+/// Largest frame of a lane: what the largest batch of an edge needs.
+const LANE_FRAME_MAX: usize = BATCH_MAX_EDGE + FRAME_OVERHEAD_MAX;
 /// Time for a refusal to arrive before the connection is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -37,8 +45,24 @@ enum Fault {
 }
 
 /// Serves one link from its handshake to its end.
-pub(crate) async fn link(connection: Connection, parts: Arc<LinkParts>, mut shutdown: Shutdown) {
+pub(crate) async fn link(
+    connection: Connection,
+    parts: Arc<LinkParts>,
+    stranger: StrangerGuard,
+    mut shutdown: Shutdown,
+) {
     let peer = connection.remote_address();
+    // Without a certificate of ours nobody gets as far as a stream.
+    let identity = match identify(&connection) {
+        Ok(identity) => identity,
+        Err(error) => {
+            metrics::counter!("fellbeck_link_refused_total", "code" => "no_certificate").increment(1);
+            if let Some(suppressed) = parts.noise.admit(parts.clock.tick()) {
+                tracing::warn!(%peer, reason = %error, suppressed, "link refused");
+            }
+            return connection.close(1u32.into(), error.to_string().as_bytes());
+        }
+    };
     let accepted = tokio::select! {
         outcome = tokio::time::timeout(HELLO_WITHIN, Streams::accept(&connection)) => outcome,
         () = shutdown.requested() => return,
@@ -48,35 +72,79 @@ pub(crate) async fn link(connection: Connection, parts: Arc<LinkParts>, mut shut
         Ok(Err(error)) => return tracing::warn!(%peer, reason = explain(&error), "link ended before its hello"),
         Err(_) => return tracing::warn!(%peer, "link ended before its hello: it took too long"),
     };
-    match greet(&connection, &mut streams, &parts).await {
-        Ok((identity, hello)) => {
-            let slot = parts.edges.slot(identity.name.as_str());
-            match admit(&connection, &parts, &slot, &identity, &hello).await {
-                Ok((driver, ends)) => return driver.run(streams, ends, shutdown).await,
-                Err(fault) => refuse(&connection, streams, identity.name.as_str(), fault).await,
-            }
-        }
-        Err(fault) => refuse(&connection, streams, "unknown", fault).await,
+    let slot = parts.edges.slot(identity.name.as_str());
+    let outcome = tokio::select! {
+        outcome = negotiate(&connection, &mut streams, &parts, &slot, &identity) => outcome,
+        error = connection.closed() => Err(Fault::Broken(explain(&error))),
+        () = shutdown.requested() => Err(Fault::Refuse(RefuseCode::Busy, "the cloud is shutting down".into())),
+    };
+    drop(stranger);
+    match outcome {
+        Ok((driver, ends)) => driver.run(streams, ends, shutdown).await,
+        Err(fault) => refuse(&connection, streams, identity.name.as_str(), fault).await,
     }
 }
 
-/// Reads the certificate and the Hello.
-async fn greet(
-    connection: &Connection,
-    streams: &mut Streams,
-    parts: &Arc<LinkParts>,
-) -> Result<(EdgeIdentity, Hello), Fault> {
+/// The edge's name and instance, from its certificate.
+fn identify(connection: &Connection) -> Result<EdgeIdentity, PeerError> {
     let chain = connection
         .peer_identity()
         .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let identity = EdgeIdentity::from_chain(&chain.map(|chain| *chain).unwrap_or_default())
-        .map_err(|error| Fault::Refuse(RefuseCode::Name, error.to_string()))?;
+    EdgeIdentity::from_chain(&chain.map(|chain| *chain).unwrap_or_default())
+}
+
+/// From the Hello to a driver. May be dropped at any point: until a driver is returned nothing of the edge is under way, and an
+/// incarnation that was stored without being welcomed is one that the edge really has.
+async fn negotiate(
+    connection: &Connection,
+    streams: &mut Streams,
+    parts: &Arc<LinkParts>,
+    slot: &Arc<Slot>,
+    identity: &EdgeIdentity,
+) -> Result<(Driver, Ends), Fault> {
+    let _waiting = Waiting::enter(slot)?;
+    let hello = greet(streams, parts, identity).await?;
+    let (driver, ends) = admit(connection, parts, slot, identity, &hello).await?;
+    streams.open_lanes(connection, hello.lanes.len(), LANE_FRAME_MAX);
+    Ok((driver, ends))
+}
+
+/// Counts the connections that wait for a slot.
+struct Waiting<'a>(&'a Slot);
+
+impl<'a> Waiting<'a> {
+    fn enter(slot: &'a Slot) -> Result<Self, Fault> {
+        if slot.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            slot.waiting.fetch_sub(1, Ordering::Relaxed);
+            let text = "other connections of this edge are still being admitted".into();
+            return Err(Fault::Refuse(RefuseCode::Busy, text));
+        }
+        Ok(Self(slot))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Asks the registry, and reads the Hello.
+async fn greet(streams: &mut Streams, parts: &Arc<LinkParts>, identity: &EdgeIdentity) -> Result<Hello, Fault> {
     let judged = parts.clone();
     let shown = identity.clone();
     tokio::task::spawn_blocking(move || judged.identity.edges().admit(&shown, judged.clock.wall()))
         .await
         .map_err(|error| Fault::Broken(error.to_string()))?
-        .map_err(|refusal| Fault::Refuse(RefuseCode::Fenced, refusal.to_string()))?;
+        .map_err(|refusal| {
+            // What the disk will not say now it may say soon; the rest is for an operator.
+            let code = if matches!(refusal, Refusal::Registry(_)) {
+                RefuseCode::Busy
+            } else {
+                RefuseCode::Fenced
+            };
+            Fault::Refuse(code, refusal.to_string())
+        })?;
     let first = tokio::time::timeout(HELLO_WITHIN, streams.frames.recv()).await;
     let frame = match first {
         Ok(Some((Source::Control, Ok(frame)))) => frame,
@@ -90,7 +158,7 @@ async fn greet(
         Ok(None) | Err(_) => return Err(Fault::Broken("no hello came".into())),
     };
     match ControlFrame::decode(&frame) {
-        Ok(ControlFrame::Hello(hello)) => Ok((identity, hello)),
+        Ok(ControlFrame::Hello(hello)) => Ok(hello),
         Ok(other) => Err(Fault::Refuse(
             RefuseCode::Malformed,
             format!("{} instead of a hello", other.name()),
@@ -111,6 +179,11 @@ async fn admit(
     hello: &Hello,
 ) -> Result<(Driver, Ends), Fault> {
     let mut place = slot.admission.lock().await;
+    if let Some(other) = place.as_mut().filter(|other| other.instance < identity.instance) {
+        // The edge has joined again: the older certificate is superseded, whoever still uses it.
+        other.commands.send(Command::Leave(ByeReason::Replaced)).await.ok();
+        drained(Some(other)).await;
+    }
     let mut live = state_of(place.as_ref());
     let admission = loop {
         let known = slot.book().known(identity.instance, &hello.chain);
@@ -123,7 +196,7 @@ async fn admit(
         match fellbeck_link::admit(&circumstances, hello) {
             Decision::Accept(admission) => break admission,
             Decision::Refuse { code, text } => return Err(Fault::Refuse(code, text)),
-            Decision::Probe => live = probe(place.as_ref()).await,
+            Decision::Probe => live = probe(place.as_ref(), parts).await,
             Decision::TakeOver(reason) => {
                 if let Some(other) = place.as_ref() {
                     // A driver that no longer listens has ended already.
@@ -153,22 +226,24 @@ fn state_of(live: Option<&Live>) -> LiveConnection {
 }
 
 /// Asks the other connection whether its edge is there. The driver's receiver sets the deadline.
-async fn probe(live: Option<&Live>) -> LiveConnection {
+async fn probe(live: Option<&Live>, parts: &LinkParts) -> LiveConnection {
     let Some(live) = live else { return LiveConnection::None };
     let (answer, answered) = oneshot::channel();
     if live.commands.send(Command::Probe(answer)).await.is_err() {
         return LiveConnection::Draining;
     }
-    match answered.await {
-        Ok(true) => LiveConnection::Answered(live.incarnation),
-        Ok(false) | Err(_) => LiveConnection::Silent(live.incarnation),
+    // The driver may be busy with a write that the edge does not take.
+    let within = Duration::from_millis(parts.config.probe_timeout_ms) + STALL_MAX;
+    match tokio::time::timeout(within, answered).await {
+        Ok(Ok(true)) => LiveConnection::Answered(live.incarnation),
+        Ok(Ok(false) | Err(_)) | Err(_) => LiveConnection::Silent(live.incarnation),
     }
 }
 
 /// Waits until nothing of the other connection is under way to the log. The store bounds that time, or halts.
 async fn drained(live: Option<&mut Live>) {
     if let Some(live) = live {
-        // A driver that is gone without a word had nothing under way.
+        // A driver that is gone without a word has panicked, and the node is about to end.
         live.drained.wait_for(|drained| *drained).await.ok();
     }
 }
@@ -182,47 +257,13 @@ async fn start(
     hello: &Hello,
     admission: &Admission,
 ) -> Result<(Driver, Ends, Live), Fault> {
-    let name = identity.name.as_str();
-    let (submitter, mut answers) = parts.store.submitter(super::driver::OUTSTANDING_MAX);
-    let incarnation: Incarnation = admission.incarnation;
-    let put = Put {
-        space: Space::Mark,
-        key: edge_key(name),
-        value: edge_value(identity.instance, incarnation.epoch, &incarnation.id),
-    };
-    let carried = slot.book().continues(identity.instance, &hello.chain);
-    let mut puts = vec![put];
-    if carried {
-        puts.extend(slot.book().carried(name, identity.instance, &parts.places.track_names));
-    }
-    let commit = Commit {
-        puts,
-        urgency: Urgency::Now,
-        ..Commit::default()
-    };
-    submitter
-        .submit(commit)
-        .map_err(|error| Fault::Broken(error.to_string()))?;
-    answers
-        .recv()
-        .await
-        .ok_or_else(|| Fault::Broken("the store has halted".into()))?;
-    slot.book().admitted(identity.instance, incarnation, carried);
-    tracing::info!(
-        edge = name, instance = identity.instance, epoch = incarnation.epoch.0, relation = ?admission.relation,
-        peer = %connection.remote_address(), "link up"
-    );
-    for lane in &admission.went_back {
-        let lane = &hello.lanes[lane.as_usize()].lane;
-        tracing::error!(
-            edge = name,
-            lane,
-            "this cloud was restored: the edge knows a higher watermark and sends again"
-        );
-    }
+    let store = remember(parts, slot, identity, hello, admission.incarnation).await?;
+    tell(connection, identity, hello, admission);
     let config = ReceiverConfig {
         credit: parts.config.credit.0,
         probe_timeout: Duration::from_millis(parts.config.probe_timeout_ms),
+        frame_max: LANE_FRAME_MAX,
+        batch_raw_max: BATCH_MAX_EDGE,
         ..ReceiverConfig::new(parts.store.log_id())
     };
     let receiver = Receiver::new(config, hello, admission, parts.clock.wall());
@@ -232,7 +273,7 @@ async fn start(
     let driver = Driver::new(
         connection.clone(),
         receiver,
-        (submitter, answers),
+        store,
         parts.clone(),
         slot.clone(),
         identity,
@@ -242,16 +283,66 @@ async fn start(
         gone: gone_sender,
         drained: drained_sender,
     };
-    Ok((
-        driver,
-        ends,
-        Live {
-            incarnation,
-            commands,
-            gone,
-            drained,
-        },
-    ))
+    let live = Live {
+        instance: identity.instance,
+        incarnation: admission.incarnation,
+        commands,
+        gone,
+        drained,
+    };
+    Ok((driver, ends, live))
+}
+
+/// Stores who was admitted, before anything of the edge is taken: no later crash of the cloud lifts the fence.
+/// Returns the link's own way to the store.
+async fn remember(
+    parts: &LinkParts,
+    slot: &Slot,
+    identity: &EdgeIdentity,
+    hello: &Hello,
+    incarnation: Incarnation,
+) -> Result<(Submitter, mpsc::Receiver<Committed>), Fault> {
+    let name = identity.name.as_str();
+    let (submitter, mut answers) = parts.store.submitter(super::driver::OUTSTANDING_MAX);
+    let carried = slot.book().continues(identity.instance, &hello.chain);
+    let mut puts = vec![Put {
+        space: Space::Mark,
+        key: edge_key(name),
+        value: edge_value(identity.instance, incarnation.epoch, &incarnation.id),
+    }];
+    if carried {
+        puts.extend(slot.book().carried(name, identity.instance, &parts.places.track_names));
+    }
+    let commit = Commit {
+        puts,
+        urgency: Urgency::Now,
+        ..Commit::default()
+    };
+    let submitted = submitter.submit(commit);
+    submitted.map_err(|error| Fault::Broken(error.to_string()))?;
+    let halted = || Fault::Broken("the store has halted".into());
+    answers.recv().await.ok_or_else(halted)?;
+    slot.book().admitted(identity.instance, incarnation, carried);
+    Ok((submitter, answers))
+}
+
+fn tell(connection: &Connection, identity: &EdgeIdentity, hello: &Hello, admission: &Admission) {
+    let name = identity.name.as_str();
+    tracing::info!(
+        edge = name, instance = identity.instance, epoch = admission.incarnation.epoch.0, relation = ?admission.relation,
+        peer = %connection.remote_address(), "link up"
+    );
+    if admission.relation != Relation::CloudRestored {
+        return;
+    }
+    for lane in &admission.went_back {
+        let lane = &hello.lanes[lane.as_usize()].lane;
+        tracing::error!(
+            edge = name,
+            lane,
+            "this cloud was restored: the edge knows a higher watermark and sends again"
+        );
+    }
 }
 
 async fn refuse(connection: &Connection, mut streams: Streams, edge: &str, fault: Fault) {
@@ -261,10 +352,13 @@ async fn refuse(connection: &Connection, mut streams: Streams, edge: &str, fault
             metrics::counter!("fellbeck_link_refused_total", "code" => code.as_str()).increment(1);
             tracing::warn!(edge, %peer, code = code.as_str(), reason = text, "link refused");
             let frame = ControlFrame::Refused { code, text }.encode();
-            if streams.control.write_chunk(frame).await.is_ok() && streams.control.finish().is_ok() {
-                // The edge closes once it has read the refusal.
-                tokio::time::timeout(FAREWELL, connection.closed()).await.ok();
-            }
+            let said = async {
+                if streams.control.write_chunk(frame).await.is_ok() && streams.control.finish().is_ok() {
+                    // The edge closes once it has read the refusal.
+                    connection.closed().await;
+                }
+            };
+            tokio::time::timeout(FAREWELL, said).await.ok();
         }
         Fault::Broken(reason) => tracing::warn!(edge, %peer, reason, "link ended before it was admitted"),
     }

@@ -1,17 +1,17 @@
 //! From what a link brought to one commit: records routed to partitions, W, partition marks, retained messages, gaps.
 //!
 //! In: an ingest of the link's receiver. Out: a commit that holds all of it, so that W is never ahead of its records (I3, I4).
-//! Pure but for the metrics. Each record gets its origin, the path that it has taken, and stamps on this node's clock.
+//! Pure. Each record gets its origin, the path that it has taken, and stamps on this node's clock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fellbeck_broker::session::{RetainedChange, retained_change};
-use fellbeck_core::limits::BATCH_MAX_CLOUD;
+use fellbeck_core::limits::BATCH_MAX_EDGE;
 use fellbeck_core::{
     Batch, BatchError, ClockQuality, DropReason, Epoch, Origin, Position, Properties, QoS, Record, RecordBlockBuilder,
-    Run, Seq, TrackId, WallTime, validate_topic_name,
+    Run, Seq, TrackId, WallTime,
 };
 use fellbeck_link::{Gap, Ingest, IngestEntry};
 use fellbeck_store::{Append, Commit, Put, Space, Urgency};
@@ -54,8 +54,21 @@ pub(crate) struct Appender<'a> {
     clock: ClockQuality,
     builders: BTreeMap<TrackId, RecordBlockBuilder>,
     last: HashMap<TrackId, Position>,
-    /// The last word on each topic with a retained message.
-    retained: BTreeMap<String, RetainedChange>,
+    /// The last word on each topic with a retained message, and the track of its record. Readers see the records of a commit in the
+    /// order of their tracks, so that of two the one in the higher track is the later.
+    retained: BTreeMap<String, (TrackId, RetainedChange)>,
+    /// Ranges of records that broke a rule, to be declared.
+    invalid: Vec<Gap>,
+    duplicates: u64,
+}
+
+/// What happened on the way, to be counted once the commit was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Records dropped since a partition mark covers them.
+    pub(crate) duplicates: u64,
+    /// Ranges declared as lost.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 impl<'a> Appender<'a> {
@@ -76,11 +89,14 @@ impl<'a> Appender<'a> {
             builders: BTreeMap::new(),
             last: HashMap::new(),
             retained: BTreeMap::new(),
+            invalid: Vec::new(),
+            duplicates: 0,
         }
     }
 
     /// The commit for `ingest`. An error means a batch that does not open: the edge is broken or hostile.
-    pub(crate) fn build(mut self, ingest: &Ingest) -> Result<(Commit, Moved), BatchError> {
+    pub(crate) fn build(mut self, ingest: &Ingest) -> Result<(Commit, Moved, Tally), BatchError> {
+        let mut gaps = Vec::new();
         for entry in &ingest.entries {
             match entry {
                 IngestEntry::Batch {
@@ -91,11 +107,20 @@ impl<'a> Appender<'a> {
                 } => {
                     self.batch(ingest, batch, *skip, (*sent_at, *received_at))?;
                 }
-                IngestEntry::Gap(gap) => self.gap(ingest, gap),
+                IngestEntry::Gap(gap) => gaps.push(*gap),
                 IngestEntry::Skip(_) => {}
             }
         }
-        Ok(self.finish(ingest))
+        gaps.append(&mut self.invalid);
+        for gap in &gaps {
+            self.gap(ingest, gap);
+        }
+        let tally = Tally {
+            duplicates: self.duplicates,
+            gaps,
+        };
+        let (commit, moved) = self.finish(ingest);
+        Ok((commit, moved, tally))
     }
 
     fn batch(
@@ -105,7 +130,7 @@ impl<'a> Appender<'a> {
         skip: u32,
         (sent_at, received_at): (WallTime, WallTime),
     ) -> Result<(), BatchError> {
-        let block = batch.open(BATCH_MAX_CLOUD)?;
+        let block = batch.open(BATCH_MAX_EDGE)?;
         let mut path = String::new();
         for index in skip as usize..block.len() {
             let record = block.get(index);
@@ -153,24 +178,40 @@ impl<'a> Appender<'a> {
     }
 
     fn record(&mut self, record: &Record<'_>) {
-        if validate_topic_name(record.topic).is_err() {
-            metrics::counter!("fellbeck_link_dropped_total", "reason" => "invalid_topic").increment(1);
-            return;
+        let origin = record.origin.expect("a record of a link has an origin");
+        if record.check(BATCH_MAX_EDGE).is_err() {
+            return self.refuse(origin.epoch, origin.seq);
         }
         let track = self.places.streams.track(record.topic, record.device);
-        let origin = record.origin.expect("a record of a link has an origin");
         let position = Position {
             epoch: origin.epoch,
             seq: origin.seq,
         };
         if self.marks.get(&track).is_some_and(|mark| position <= *mark) {
-            metrics::counter!("fellbeck_link_duplicates_total").increment(1);
+            self.duplicates += 1;
             return;
         }
         if record.retain {
-            self.retained.insert(record.topic.to_owned(), retained_change(record));
+            let known = self.retained.get(record.topic).map(|(track, _)| *track);
+            if known.is_none_or(|known| known <= track) {
+                self.retained
+                    .insert(record.topic.to_owned(), (track, retained_change(record)));
+            }
         }
         self.append(track, record, position);
+    }
+
+    /// A record that breaks a rule is declared like any other loss; neighbours share a declaration.
+    fn refuse(&mut self, epoch: Epoch, seq: Seq) {
+        match self.invalid.last_mut() {
+            Some(gap) if gap.epoch == epoch && gap.last.next() == seq => gap.last = seq,
+            _ => self.invalid.push(Gap {
+                epoch,
+                first: seq,
+                last: seq,
+                reason: DropReason::Invalid,
+            }),
+        }
     }
 
     fn append(&mut self, track: TrackId, record: &Record<'_>, position: Position) {
@@ -181,12 +222,6 @@ impl<'a> Appender<'a> {
     /// A declared gap is a record of its own, in the stream of gaps.
     fn gap(&mut self, ingest: &Ingest, gap: &Gap) {
         let count = gap.last.0 - gap.first.0 + 1;
-        tracing::error!(
-            edge = self.edge, lane = &*ingest.name, first = gap.first.0, last = gap.last.0, count, reason = %gap.reason,
-            "an edge declares records as lost"
-        );
-        metrics::counter!("fellbeck_link_gaps_total").increment(1);
-        metrics::counter!("fellbeck_link_gap_records_total").increment(count);
         let payload = serde_json::json!({
             "edge": self.edge, "instance": self.instance, "lane": &*ingest.name, "run": ingest.run.0,
             "epoch": gap.epoch.0, "first": gap.first.0, "last": gap.last.0, "count": count,
@@ -223,7 +258,7 @@ impl<'a> Appender<'a> {
             puts.push(mark(partition_key(&lane, &self.places.track_names[track]), *position));
         }
         let mut deletes = Vec::new();
-        for change in std::mem::take(&mut self.retained).into_values() {
+        for (_, change) in std::mem::take(&mut self.retained).into_values() {
             match change {
                 RetainedChange::Put(put) => puts.push(put),
                 RetainedChange::Delete(delete) => deletes.push(delete),

@@ -9,20 +9,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fellbeck_core::{Position, TrackId};
-use fellbeck_link::{ByeReason, Ingest, LaneIndex, Receiver, ReceiverEvent, ReceiverStats};
+use fellbeck_link::{ByeReason, Ingest, IngestEntry, LaneIndex, Receiver, ReceiverEvent, ReceiverStats};
 use fellbeck_ops::Shutdown;
 use fellbeck_ops::identity::EdgeIdentity;
-use fellbeck_store::{Committed, Level, SubmitError, Submitter, Ticket};
+use fellbeck_store::{Committed, Level, Submitter, Ticket};
 use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Moved};
+use super::append::{Appender, Moved, Tally};
 use super::edges::{Command, Slot};
-use super::streams::{Incoming, Source, Streams};
+use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
 
 /// Commits of one link under way.
 pub(super) const OUTSTANDING_MAX: usize = 8;
+/// Raw bytes of one link that may be under way to the log.
+const RAW_OUTSTANDING_MAX: u64 = 16 << 20;
+/// Time in which an edge has to take a control frame.
+pub(super) const STALL_MAX: Duration = Duration::from_secs(5);
 /// Pause before a full store is asked again.
 const PRESSURE_PAUSE: Duration = Duration::from_millis(100);
 /// Time for the last frames of a link to leave.
@@ -55,9 +59,18 @@ pub(super) struct Driver {
     paused_until: Option<Instant>,
 }
 
+/// Why an ingest was not submitted.
+enum Fault {
+    /// The edge is broken or hostile.
+    Edge(String),
+    /// This node cannot take it.
+    Store(String),
+}
+
 struct UnderWay {
     ticket: Ticket,
     lane: LaneIndex,
+    raw: u64,
     moved: Moved,
 }
 
@@ -99,10 +112,11 @@ impl Driver {
         ends.gone.send_replace(true);
         streams.stop().await;
         drop(guard);
-        while !self.receiver.is_drained() {
+        // What was handed out and never submitted is not waited for: the edge sends it again.
+        while !self.under_way.is_empty() {
             match self.answers.recv().await {
                 Some(committed) => self.committed(committed),
-                // The store has halted; the node is about to end and W is what the log says at the next start.
+                // The store has halted: the node is about to end, and W is what the log says at the next start.
                 None => break,
             }
         }
@@ -145,7 +159,8 @@ impl Driver {
                         return reason;
                     }
                     // Whatever else has come is taken in the same turn, so that commits and acks are few.
-                    while let Ok(incoming) = streams.frames.try_recv() {
+                    for _ in 1..FRAMES_MAX {
+                        let Ok(incoming) = streams.frames.try_recv() else { break };
                         if let Some(reason) = self.incoming(Some(incoming)).await {
                             return reason;
                         }
@@ -217,7 +232,7 @@ impl Driver {
 
     /// Hands to the store what the receiver has, as long as the store takes it.
     fn ingest(&mut self) {
-        while self.paused_until.is_none() && self.under_way.len() < OUTSTANDING_MAX {
+        while self.paused_until.is_none() && self.has_room() {
             if self.parts.store.pressure().level == Level::Full {
                 self.paused_until = Some(Instant::now() + PRESSURE_PAUSE);
                 return;
@@ -225,14 +240,23 @@ impl Driver {
             let Some(ingest) = self.receiver.poll_ingest() else {
                 return;
             };
-            if let Err(reason) = self.submit(&ingest) {
-                self.protocol_error(&reason);
-                return;
+            match self.submit(&ingest) {
+                Ok(()) => {}
+                Err(Fault::Edge(reason)) => return self.protocol_error(&reason),
+                Err(Fault::Store(reason)) => {
+                    tracing::warn!(edge = self.edge, reason, "the store does not take what the edge sent");
+                    return self.receiver.close(ByeReason::Shutdown);
+                }
             }
         }
     }
 
-    fn submit(&mut self, ingest: &Ingest) -> Result<(), String> {
+    fn has_room(&self) -> bool {
+        let raw: u64 = self.under_way.iter().map(|commit| commit.raw).sum();
+        self.under_way.len() < OUTSTANDING_MAX && raw < RAW_OUTSTANDING_MAX
+    }
+
+    fn submit(&mut self, ingest: &Ingest) -> Result<(), Fault> {
         let marks = self
             .marks
             .entry(ingest.lane)
@@ -240,21 +264,40 @@ impl Driver {
         let clock = &self.parts.clock;
         let edge = (self.edge.as_str(), self.instance);
         let appender = Appender::new(&self.parts.places, edge, marks, clock.wall(), clock.quality());
-        let (commit, moved) = appender.build(ingest).map_err(|error| error.to_string())?;
+        let (commit, moved, tally) = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
+        // Nothing of a refused submission was acknowledged: the edge sends it again on its next link.
+        let ticket = self
+            .submitter
+            .submit(commit)
+            .map_err(|error| Fault::Store(error.to_string()))?;
         marks.extend(moved.partitions.iter().copied());
-        match self.submitter.submit(commit) {
-            Ok(ticket) => {
-                self.under_way.push_back(UnderWay {
-                    ticket,
-                    lane: ingest.lane,
-                    moved,
-                });
-                Ok(())
-            }
-            // The edge sends it again on its next link: nothing of it was acknowledged.
-            Err(SubmitError::Full(_)) => Err("the store takes no more".into()),
-            Err(error) => Err(error.to_string()),
-        }
+        let raw = ingest.entries.iter().map(IngestEntry::raw_len).sum();
+        self.under_way.push_back(UnderWay {
+            ticket,
+            lane: ingest.lane,
+            raw,
+            moved,
+        });
+        self.tell(ingest, &tally);
+        Ok(())
+    }
+
+    /// Counts what was dropped, and writes one line for all gaps of an ingest.
+    fn tell(&self, ingest: &Ingest, tally: &Tally) {
+        metrics::counter!("fellbeck_link_duplicates_total").increment(tally.duplicates);
+        let Some(first) = tally.gaps.first() else { return };
+        let count = tally
+            .gaps
+            .iter()
+            .map(|gap| gap.last.0 - gap.first.0 + 1)
+            .fold(0, u64::saturating_add);
+        metrics::counter!("fellbeck_link_gaps_total").increment(tally.gaps.len() as u64);
+        metrics::counter!("fellbeck_link_gap_records_total").increment(count);
+        tracing::error!(
+            edge = self.edge, lane = &*ingest.name, gaps = tally.gaps.len(), count, first = first.first.0,
+            last = tally.gaps.last().map(|gap| gap.last.0), reason = %first.reason,
+            "records of an edge are lost: gaps are stored"
+        );
     }
 
     /// A commit is durable: W moves, and only now (I3).
@@ -296,11 +339,10 @@ impl Driver {
 
     async fn transmit(&mut self, streams: &mut Streams) -> Result<(), String> {
         while let Some(frame) = self.receiver.poll_transmit() {
-            streams
-                .control
-                .write_chunk(frame)
-                .await
-                .map_err(|error| error.to_string())?;
+            match tokio::time::timeout(STALL_MAX, streams.control.write_chunk(frame)).await {
+                Ok(outcome) => outcome.map_err(|error| error.to_string())?,
+                Err(_) => return Err("the edge does not read its control stream".into()),
+            }
         }
         Ok(())
     }

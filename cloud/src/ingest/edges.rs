@@ -5,6 +5,7 @@
 //! link is admitted; the marks behind the std mutex are touched for a few instructions only.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fellbeck_core::{Incarnation, TrackId};
@@ -27,6 +28,8 @@ pub(crate) enum Command {
 /// A link that was admitted.
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
+    /// Instance of the edge at its other end.
+    pub(crate) instance: u32,
     /// Incarnation of the edge at its other end.
     pub(crate) incarnation: Incarnation,
     /// To its driver.
@@ -42,6 +45,8 @@ pub(crate) struct Live {
 pub(crate) struct Slot {
     /// Held by the connection that is being admitted; one at a time.
     pub(crate) admission: tokio::sync::Mutex<Option<Live>>,
+    /// Connections that are being admitted or wait for it.
+    pub(crate) waiting: AtomicUsize,
     book: Mutex<Book>,
 }
 

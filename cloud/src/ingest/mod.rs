@@ -10,4 +10,5 @@ pub(crate) mod append;
 mod driver;
 pub(crate) mod edges;
 mod join;
+pub(crate) mod noise;
 mod streams;

@@ -19,6 +19,8 @@ use crate::config::UplinkConfig;
 const SEND_WINDOW: u64 = 8 << 20;
 /// The cloud only ever sends control frames.
 const RECEIVE_WINDOW: u32 = 256 << 10;
+/// Least time for one address of a name.
+const SHARE_MIN: Duration = Duration::from_millis(500);
 /// Time that a closing endpoint gets to tell the other side.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -44,25 +46,29 @@ impl Dialer {
         Ok(Self { endpoint, config })
     }
 
-    /// Connects to the first address of `host` that answers. Whoever calls sets the deadline.
-    pub(crate) async fn connect(&self, host: &HostPort) -> Result<(Connection, SocketAddr), String> {
+    /// Connects to the first address of `host` that answers, trying each for its share of `within`.
+    pub(crate) async fn connect(&self, host: &HostPort, within: Duration) -> Result<(Connection, SocketAddr), String> {
         let name = (host.host.clone(), host.port);
-        let found = tokio::net::lookup_host(name)
-            .await
-            .map_err(|error| format!("name lookup: {error}"))?;
+        let found = tokio::time::timeout(within, tokio::net::lookup_host(name)).await;
+        let found = found.map_err(|_| "name lookup: no answer".to_owned())?;
+        let addresses: Vec<_> = found.map_err(|error| format!("name lookup: {error}"))?.collect();
+        // A name may have addresses that never answer, such as ::1 beside a cloud on 127.0.0.1.
+        let share = (within / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX)).max(SHARE_MIN);
         let mut last = "the name has no address".to_owned();
-        for address in found {
-            let connecting = self.endpoint.connect_with(self.config.clone(), address, CLOUD_NAME);
-            let outcome = match connecting {
-                Ok(connecting) => connecting.await.map_err(|error| explain(&error)),
-                Err(error) => Err(error.to_string()),
-            };
-            match outcome {
-                Ok(connection) => return Ok((connection, address)),
-                Err(error) => last = error,
+        for address in addresses {
+            match tokio::time::timeout(share, self.attempt(address)).await {
+                Ok(Ok(connection)) => return Ok((connection, address)),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = format!("no answer within {share:?}"),
             }
         }
         Err(last)
+    }
+
+    async fn attempt(&self, address: SocketAddr) -> Result<Connection, String> {
+        let connecting = self.endpoint.connect_with(self.config.clone(), address, CLOUD_NAME);
+        let connecting = connecting.map_err(|error| error.to_string())?;
+        connecting.await.map_err(|error| explain(&error))
     }
 
     /// Gives closing connections a moment to tell the other side.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fellbeck_core::Epoch;
 use fellbeck_link::{ByeReason, Connected, LaneRead, Sender, SenderEvent, SenderStats};
 use fellbeck_ops::{NodeClock, Shutdown};
 use fellbeck_store::{ReadError, Store, TrackRead};
@@ -14,7 +15,7 @@ use quinn::Connection;
 use tokio::task::JoinSet;
 
 use super::dial::explain;
-use super::entries::entries;
+use super::entries::{Expiry, entries};
 use super::lanes::Lanes;
 use super::memory::Memory;
 use super::state::UplinkState;
@@ -38,6 +39,13 @@ pub(crate) enum End {
     },
 }
 
+impl End {
+    /// Whether the link did its work before it ended.
+    pub(crate) fn worked(self) -> bool {
+        self == Self::Lost { acked: true }
+    }
+}
+
 type ReadOutcome = (LaneRead, Result<TrackRead, ReadError>);
 
 /// Runs connections, one after another.
@@ -50,6 +58,7 @@ pub(crate) struct Driver {
     state: Arc<UplinkState>,
     reads: JoinSet<ReadOutcome>,
     counted: SenderStats,
+    last_read_error: Option<String>,
 }
 
 impl Driver {
@@ -70,6 +79,7 @@ impl Driver {
             state,
             reads: JoinSet::new(),
             counted: SenderStats::default(),
+            last_read_error: None,
         }
     }
 
@@ -94,8 +104,11 @@ impl Driver {
         // A lost connection has nothing left to finish.
         tokio::time::timeout(FINISH_WITHIN, streams.finish()).await.ok();
         connection.close(0u32.into(), b"");
+        let acked = self.sender.stats().acks > acks_before;
         match outcome {
-            Err(reason) => self.lost(&reason, self.sender.stats().acks > acks_before),
+            Err(reason) => self.lost(&reason, acked),
+            // A polite end after work done is as good as a lost connection: try again soon.
+            Ok(End::Lost { .. }) => End::Lost { acked },
             Ok(end) => end,
         }
     }
@@ -174,16 +187,41 @@ impl Driver {
         let tick = self.clock.tick();
         match outcome {
             Ok((read, Ok(found))) => {
-                let entries = entries(found.entries, self.clock.wall(), self.clock.quality());
+                let now = Expiry {
+                    now: self.clock.wall(),
+                    clock: self.clock.quality(),
+                    epoch: self.epoch(),
+                };
+                let entries = entries(found.entries, now);
                 self.sender.handle_read(&read, entries, tick);
             }
             Ok((read, Err(error))) => {
-                if !matches!(error, ReadError::Busy) {
-                    tracing::error!(%error, lane = self.lanes.name(read.lane), "the uplink cannot read its log");
-                }
+                self.read_failed(&read, &error);
                 self.sender.handle_read_failed(&read, tick);
             }
             Err(error) => tracing::error!(%error, "a read of the uplink ended without an answer"),
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.store
+            .incarnations()
+            .last()
+            .map(|incarnation| incarnation.epoch)
+            .unwrap_or_default()
+    }
+
+    /// One line per kind of failure, not one per try.
+    fn read_failed(&mut self, read: &LaneRead, error: &ReadError) {
+        metrics::counter!("fellbeck_link_read_failures_total").increment(1);
+        let text = error.to_string();
+        if !matches!(error, ReadError::Busy) && self.last_read_error.as_ref() != Some(&text) {
+            tracing::error!(
+                error = text,
+                lane = self.lanes.name(read.lane),
+                "the uplink cannot read its log"
+            );
+            self.last_read_error = Some(text);
         }
     }
 

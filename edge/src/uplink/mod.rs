@@ -7,11 +7,12 @@
 pub(crate) mod dial;
 mod driver;
 mod entries;
-mod lanes;
+pub(crate) mod lanes;
 mod memory;
 pub(crate) mod state;
 mod streams;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,8 @@ use lanes::Lanes;
 use memory::Memory;
 use state::{LinkState, UplinkState};
 
-/// How often an edge that has not joined looks for its identity.
-const IDENTITY_POLL: Duration = Duration::from_secs(1);
+/// How often the identity in the data directory is looked at: `join` runs beside the node.
+const IDENTITY_POLL: Duration = Duration::from_secs(2);
 
 /// What the uplink works with.
 pub(crate) struct Uplink {
@@ -168,24 +169,64 @@ impl Uplink {
         shutdown: &mut Shutdown,
     ) -> End {
         let within = Duration::from_millis(self.config.connect_timeout_ms);
+        let mut end = End::Lost { acked: false };
         for address in &addresses.0 {
             self.state.connecting(address);
             let outcome = tokio::select! {
-                outcome = tokio::time::timeout(within, dialer.connect(address)) => outcome,
-                () = shutdown.requested() => return End::Lost { acked: false },
+                outcome = dialer.connect(address, within) => outcome,
+                () = shutdown.requested() => return end,
             };
             match outcome {
-                Ok(Ok((connection, peer))) => {
-                    return driver.run(connection, peer, keys.identity.instance, shutdown).await;
+                Ok((connection, peer)) => {
+                    end = self.converse(driver, connection, peer, keys, shutdown).await;
+                    // An address that handshakes but does not work must not hide the next one.
+                    if end.worked() || shutdown.is_requested() {
+                        return end;
+                    }
                 }
-                Ok(Err(error)) => self.state.failed(&format!("{address}: {error}")),
-                Err(_) => self.state.failed(&format!("{address}: no answer within {within:?}")),
+                Err(error) => self.state.failed(&format!("{address}: {error}")),
             }
         }
         if addresses.0.is_empty() {
             self.state
                 .failed("no cloud address: set uplink.cloud, or join with a token that names one");
         }
-        End::Lost { acked: false }
+        end
+    }
+
+    /// Runs one connection; ends it early when the edge joins again meanwhile.
+    async fn converse(
+        &self,
+        driver: &mut Driver,
+        connection: quinn::Connection,
+        peer: SocketAddr,
+        keys: &EdgeKeys,
+        shutdown: &Shutdown,
+    ) -> End {
+        let (leave, mut leaving) = Shutdown::manual();
+        let mut stopping = shutdown.clone();
+        let watch = async {
+            tokio::select! {
+                () = stopping.requested() => {}
+                () = self.identity_changes(keys) => tracing::info!("the identity of this edge has changed: linking anew"),
+            }
+            leave.stop();
+            // The driver ends by itself.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            end = driver.run(connection, peer, keys.identity.instance, &mut leaving) => end,
+            () = watch => End::Lost { acked: false },
+        }
+    }
+
+    async fn identity_changes(&self, keys: &EdgeKeys) {
+        loop {
+            tokio::time::sleep(IDENTITY_POLL).await;
+            let now = EdgeKeys::load(&self.data_dir).ok().flatten();
+            if now.is_some_and(|now| now.identity != keys.identity) {
+                return;
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::DemoError;
 use super::world::{TOPIC_PREFIX, World};
 use crate::device::lock;
 use crate::ledger::ReaderVerdict;
-use crate::node::{Node, Tier};
+use crate::node::Node;
 use crate::progress::Rate;
 use crate::scrape;
 
@@ -159,17 +159,9 @@ pub(super) fn print_hints(world: &World) -> Result<(), DemoError> {
     println!("  curl -s http://{cloud_http}{}", scrape::STATUS_PATH);
     if let Some(edge) = &world.edge {
         println!("  curl -s http://{}/metrics | grep fellbeck_", edge.address("http")?);
-        println!(
-            "  kill -9 {}      # the edge; its data is in {}",
-            edge.pid(),
-            world.edge_data.display()
-        );
+        println!("  kill -9 {}      # the edge; and to start it again:", edge.pid());
+        println!("  {}", world.edge_spec.shown()?);
     }
-    println!(
-        "  {} run --data-dir {} ...",
-        world.programs.shown(Tier::Cloud),
-        world.cloud_data.display()
-    );
     println!("Ctrl-C ends it.");
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::consumer::{self, ConsumerSpec, ConsumerState, Presence};
 use crate::device::{SharedLedger, lock};
 use crate::fault::UdpProxy;
 use crate::ledger::{Ledger, ReaderKey};
-use crate::node::{Node, NodeSpec, Programs, Tier, free_port};
+use crate::node::{Node, NodeSpec, Tier, free_port};
 use crate::qos::{Qos, QosChoice};
 use crate::scenario::{FleetPlan, VersionChoice};
 use crate::scrape;
@@ -50,13 +50,10 @@ pub(super) struct World {
     /// `None` between a kill and the restart.
     pub(super) edge: Option<Node>,
     pub(super) edge_mqtt: SocketAddr,
-    pub(super) programs: Programs,
-    pub(super) cloud_data: PathBuf,
-    pub(super) edge_data: PathBuf,
     pub(super) link_is_cut: bool,
     /// Records in the cloud's log before the first device published.
     pub(super) log_before: Option<u64>,
-    edge_spec: NodeSpec,
+    pub(super) edge_spec: NodeSpec,
     proxy: UdpProxy,
     /// Removes the data when the demo ends.
     _temporary: Option<TempDir>,
@@ -111,9 +108,6 @@ impl World {
             archive,
             edge: Some(edge),
             edge_mqtt,
-            programs: plan.programs.clone(),
-            cloud_data: cloud_spec.data_dir,
-            edge_data: edge_spec.data_dir.clone(),
             link_is_cut: false,
             log_before: None,
             edge_spec,

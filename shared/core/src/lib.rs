@@ -33,7 +33,7 @@ pub use ledger::DropReason;
 pub use murmur2::partition_for;
 pub use position::{CommitNumber, Epoch, LogPosition, Offset, PartitionId, Position, Run, Seq, TrackId};
 pub use properties::{Properties, PropertiesError};
-pub use record::{Origin, QoS, Record};
+pub use record::{Origin, QoS, Record, RecordError};
 pub use time::{ClockQuality, Tick, WallTime};
 pub use topic::{TopicError, validate_topic_name};
 pub use trie::Trie;

@@ -3,6 +3,8 @@
 //! Kept encoded, since nodes only carry them. The block holds the identifiers below, in the publisher's order, duplicates of
 //! User Property kept. What is not in it: Message Expiry (a field of the record), Topic Alias and Subscription Identifier (of one hop).
 
+use crate::topic::validate_topic_name;
+
 /// Identifier of the Payload Format Indicator ([MQTT5-3.3.2.3.2]).
 pub const PAYLOAD_FORMAT: u8 = 0x01;
 /// Identifier of the Content Type ([MQTT5-3.3.2.3.9]).
@@ -63,6 +65,28 @@ impl<'a> Properties<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether MQTT allows this block on a PUBLISH: all but User Property at most once, each with a legal value.
+    #[must_use]
+    pub fn are_legal(&self) -> bool {
+        let mut seen = [false; 256];
+        let mut rest = self.0;
+        while let Some(&id) = rest.first() {
+            let Some(property) = take(&mut rest) else { return false };
+            let again = std::mem::replace(&mut seen[usize::from(id)], true);
+            let legal = match property {
+                Property::PayloadFormat(n) => n <= 1,
+                Property::ResponseTopic(topic) => validate_topic_name(topic).is_ok(),
+                Property::ContentType(text) => !text.contains('\0'),
+                Property::User(name, value) => !name.contains('\0') && !value.contains('\0'),
+                Property::CorrelationData(_) => true,
+            };
+            if !legal || (again && id != USER_PROPERTY) {
+                return false;
+            }
+        }
+        true
     }
 
     /// The properties in order.

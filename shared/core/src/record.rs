@@ -1,5 +1,7 @@
 //! A record: what a device published, as the log and the link carry it.
 
+use crate::limits::{NAME_BYTES_MAX, PATH_NODES_MAX, TOPIC_BYTES_MAX};
+use crate::topic::validate_topic_name;
 use crate::{ClockQuality, Epoch, Properties, Run, Seq, WallTime};
 
 /// MQTT quality of service.
@@ -73,7 +75,52 @@ pub struct Record<'a> {
     pub path: &'a str,
 }
 
+/// A rule of MQTT or of the node that a record breaks. Such a record is never stored or delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The topic name is malformed, or belongs to the nodes themselves.
+    #[error("topic name is malformed or reserved")]
+    Topic,
+    /// The device name is longer than an MQTT client ID.
+    #[error("device name is too long")]
+    Device,
+    /// More nodes than any sound topology has.
+    #[error("path names too many nodes")]
+    Path,
+    /// A property is repeated or has a value that MQTT does not allow.
+    #[error("properties break MQTT's rules")]
+    Properties,
+    /// Topic, device, payload and properties together exceed what a batch holds.
+    #[error("record is too large")]
+    Size,
+}
+
 impl Record<'_> {
+    /// Checks what the layout of a block does not: a record of another node may have been made by anybody.
+    pub fn check(&self, bytes_max: usize) -> Result<(), RecordError> {
+        let reserved = ["$SYS/", "$share/", "$fellbeck/"]
+            .iter()
+            .any(|prefix| self.topic.starts_with(prefix));
+        if reserved || validate_topic_name(self.topic).is_err() {
+            return Err(RecordError::Topic);
+        }
+        if self.device.len() > TOPIC_BYTES_MAX {
+            return Err(RecordError::Device);
+        }
+        if self.path.split('/').count() > PATH_NODES_MAX || self.path.len() > PATH_NODES_MAX * NAME_BYTES_MAX {
+            return Err(RecordError::Path);
+        }
+        if !self.properties.are_legal() {
+            return Err(RecordError::Properties);
+        }
+        let bytes = self.topic.len() + self.device.len() + self.payload.len() + self.properties.as_bytes().len();
+        if bytes > bytes_max {
+            Err(RecordError::Size)
+        } else {
+            Ok(())
+        }
+    }
+
     /// When the record expires, on the clock of the node that holds it; `None` where it never does.
     #[must_use]
     pub fn expires_at(&self) -> Option<WallTime> {
@@ -92,5 +139,77 @@ impl Record<'_> {
         }
         let age = now.0.saturating_sub(self.accepted_at.0) / 1000;
         Some(interval.saturating_sub(u32::try_from(age).unwrap_or(u32::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod check_tests {
+    use super::*;
+
+    fn record(topic: &'static str) -> Record<'static> {
+        Record {
+            device: "d",
+            topic,
+            payload: b"p",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::default(),
+            accepted_at: WallTime(1),
+            clock: ClockQuality::Synced,
+            expiry_secs: None,
+            origin: None,
+            path: "edge",
+        }
+    }
+
+    #[test]
+    fn topics_of_the_nodes_and_malformed_ones_are_refused() {
+        for topic in ["$fellbeck/gaps/x/y", "$SYS/uptime", "$share/g/t", "a/#", "", "a\0b"] {
+            assert_eq!(record(topic).check(100), Err(RecordError::Topic), "{topic:?}");
+        }
+        assert_eq!(record("$site/x").check(100), Ok(()));
+    }
+
+    #[test]
+    fn a_long_path_and_a_large_record_are_refused() {
+        let path = ["n"; PATH_NODES_MAX + 1].join("/");
+        let long = Record {
+            path: &path,
+            ..record("t")
+        };
+        assert_eq!(long.check(100), Err(RecordError::Path));
+        assert_eq!(record("t").check(2), Err(RecordError::Size));
+        assert_eq!(record("t").check(3), Ok(()));
+    }
+
+    #[test]
+    fn properties_that_mqtt_allows_once_are_refused_twice() {
+        let illegal: [&[u8]; 4] = [
+            &[1, 2],
+            &[1, 0, 1, 0],
+            &[8, 0, 1, b'#'],
+            &[3, 0, 1, b'a', 3, 0, 1, b'b'],
+        ];
+        for bytes in illegal {
+            let properties = Properties::parse(bytes).unwrap();
+            assert_eq!(
+                Record {
+                    properties,
+                    ..record("t")
+                }
+                .check(100),
+                Err(RecordError::Properties),
+                "{bytes:?}"
+            );
+        }
+        let properties = Properties::parse(&[1, 1, 8, 0, 1, b'r']).unwrap();
+        assert_eq!(
+            Record {
+                properties,
+                ..record("t")
+            }
+            .check(100),
+            Ok(())
+        );
     }
 }

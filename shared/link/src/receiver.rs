@@ -49,6 +49,8 @@ pub struct ReceiverConfig {
     pub batch_raw_max: usize,
     /// Bytes at which an ingest is handed out although more frames of the lane wait.
     pub ingest_bytes_max: u64,
+    /// The same for the raw size of its batches, so that what compresses well does not open to a commit without bound.
+    pub ingest_raw_max: u64,
     /// How long an old connection may take to answer a probe.
     pub probe_timeout: Duration,
 }
@@ -64,6 +66,7 @@ impl ReceiverConfig {
             frame_max: FRAME_MAX,
             batch_raw_max: BATCH_MAX_CLOUD,
             ingest_bytes_max: 1 << 20,
+            ingest_raw_max: 4 << 20,
             probe_timeout: Duration::from_millis(1500),
         }
     }
@@ -106,6 +109,15 @@ pub enum IngestEntry {
 }
 
 impl IngestEntry {
+    /// Bytes of the records once the batch is opened; 0 for what has none.
+    #[must_use]
+    pub fn raw_len(&self) -> u64 {
+        match self {
+            Self::Batch { batch, .. } => u64::from(batch.header.raw_len),
+            Self::Gap(_) | Self::Skip(_) => 0,
+        }
+    }
+
     /// Brings a stamp of the edge's clock onto the cloud's: keeps the age that the record had when its frame left.
     ///
     /// A stamp later than the frame (the edge's clock was set back in between) counts as age zero.
@@ -312,7 +324,7 @@ impl Receiver {
         self.stats.duplicates += taken.duplicates;
         self.stats.skipped_records += taken.skipped;
         if let Some(gap) = taken.gap {
-            self.stats.gap_records += gap.last.0 - gap.first.0 + 1;
+            self.stats.gap_records = self.stats.gap_records.saturating_add(gap.last.0 - gap.first.0 + 1);
             self.push_event(ReceiverEvent::GapDeclared { lane: index, gap });
         }
         Ok(())
@@ -413,7 +425,11 @@ impl Receiver {
         }
         for step in 0..self.lanes.len() {
             let index = (self.turn + step) % self.lanes.len();
-            let ingest = self.lanes[index].poll_ingest(LaneIndex(index as u16), self.config.ingest_bytes_max);
+            let ingest = self.lanes[index].poll_ingest(
+                LaneIndex(index as u16),
+                self.config.ingest_bytes_max,
+                self.config.ingest_raw_max,
+            );
             if ingest.is_some() {
                 self.turn = (index + 1) % self.lanes.len();
                 return ingest;

@@ -103,3 +103,8 @@ impl SessionConfig {
         Ok(())
     }
 }
+
+/// Checks that a keep-alive interval lies well below the idle timeout of the same link; else a healthy link would be dropped.
+pub fn below_idle(field: &str, keep_alive_ms: u64, idle_timeout_ms: u64) -> Result<(), ConfigError> {
+    ranged(field, keep_alive_ms, 1..=(idle_timeout_ms / 2).max(1)).map(drop)
+}

@@ -15,10 +15,10 @@ mod runtime;
 mod stop;
 
 pub use cli::{Outcome, parse};
-pub use config::{HttpConfig, MqttConfig, SessionConfig};
+pub use config::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 pub use error::NodeError;
 pub use gauges::refresh;
 pub use http::start_http;
 pub use mqtt::{BrokerParts, start_mqtt, stop_mqtt};
 pub use runtime::block_on;
-pub use stop::wait;
+pub use stop::{join_all, wait};

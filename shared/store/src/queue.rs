@@ -5,7 +5,7 @@
 //! with a deadline while only lazy or too few submissions wait; submitters wake it only when that changes anything.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use fellbeck_core::TrackId;
@@ -56,6 +56,17 @@ pub(crate) struct Queue {
     wake: Condvar,
     pace: Pace,
     tracks: u32,
+    /// All submitters, so that their answer channels can be closed. Those that are gone are swept when one is added.
+    seats: Mutex<Vec<Weak<Mutex<Seat>>>>,
+}
+
+/// The part of a submitter that the queue can take away.
+#[derive(Debug)]
+struct Seat {
+    /// `None` once nothing is answered any more.
+    answers: Option<mpsc::Sender<Committed>>,
+    /// Last ticket given. The lock around it also keeps the order of tickets and of the queue the same.
+    last: Ticket,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +115,7 @@ impl Queue {
             wake: Condvar::new(),
             pace,
             tracks,
+            seats: Mutex::default(),
         }
     }
 
@@ -176,7 +188,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Takes no more submissions and forgets what waits: the writer has failed.
+    /// Takes no more submissions, forgets what waits and closes all answer channels: the writer has ended or failed.
     pub(crate) fn halt(&self) {
         let forgotten = {
             let mut state = self.lock();
@@ -185,6 +197,27 @@ impl Queue {
             std::mem::take(&mut state.waiting)
         };
         drop(forgotten);
+        for seat in self
+            .seats
+            .lock()
+            .expect(LOCK)
+            .drain(..)
+            .filter_map(|seat| seat.upgrade())
+        {
+            seat.lock().expect(LOCK).answers = None;
+        }
+    }
+
+    fn seat(&self, answers: mpsc::Sender<Committed>) -> Arc<Mutex<Seat>> {
+        let shut = self.lock().door == Door::Shut;
+        let seat = Arc::new(Mutex::new(Seat {
+            answers: (!shut).then_some(answers),
+            last: Ticket::default(),
+        }));
+        let mut seats = self.seats.lock().expect(LOCK);
+        seats.retain(|seat| seat.strong_count() > 0);
+        seats.push(Arc::downgrade(&seat));
+        seat
     }
 
     fn put(&self, submission: Submission) -> Result<(), SubmitError> {
@@ -221,30 +254,26 @@ const LOCK: &str = "no code that holds this lock panics";
 #[derive(Debug)]
 pub struct Submitter {
     queue: Arc<Queue>,
-    answers: mpsc::Sender<Committed>,
-    /// Last ticket given. The lock also keeps the order of tickets and of the queue the same.
-    last: Mutex<Ticket>,
+    seat: Arc<Mutex<Seat>>,
 }
 
 impl Submitter {
     pub(crate) fn new(queue: Arc<Queue>, answers: mpsc::Sender<Committed>) -> Self {
-        Self {
-            queue,
-            answers,
-            last: Mutex::default(),
-        }
+        let seat = queue.seat(answers);
+        Self { queue, seat }
     }
 
     /// Queues one change set. An empty one is a barrier: its answer comes after all earlier submissions are durable.
     pub fn submit(&self, commit: Commit) -> Result<Ticket, SubmitError> {
         self.check(&commit)?;
-        let permit = match self.answers.clone().try_reserve_owned() {
+        let mut seat = self.seat.lock().expect(LOCK);
+        let answers = seat.answers.clone().ok_or(SubmitError::Halted)?;
+        let permit = match answers.try_reserve_owned() {
             Ok(permit) => permit,
             Err(mpsc::error::TrySendError::Full(_)) => return Err(SubmitError::Full(commit)),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(SubmitError::Halted),
         };
-        let mut last = self.last.lock().expect(LOCK);
-        let ticket = Ticket(last.0 + 1);
+        let ticket = Ticket(seat.last.0 + 1);
         self.queue.put(Submission {
             records: commit.appends.iter().map(|append| append.block.len()).sum(),
             bytes: commit
@@ -258,14 +287,17 @@ impl Submitter {
             permit,
             at: Instant::now(),
         })?;
-        *last = ticket;
+        seat.last = ticket;
         Ok(ticket)
     }
 
     /// Submissions whose answer was not yet received.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.answers.max_capacity() - self.answers.capacity()
+        let seat = self.seat.lock().expect(LOCK);
+        seat.answers
+            .as_ref()
+            .map_or(0, |answers| answers.max_capacity() - answers.capacity())
     }
 
     fn check(&self, commit: &Commit) -> Result<(), SubmitError> {

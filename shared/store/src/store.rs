@@ -95,7 +95,7 @@ impl Store {
     /// A way to submit, and the channel on which its submissions are answered, in order.
     ///
     /// At most `outstanding_max` submissions may be unanswered, or answered but not yet received. An answer is only ever
-    /// given for what is durable: when the store halts, the channel closes.
+    /// given for what is durable: when the store halts or is closed, the channel closes behind the last answer.
     #[must_use]
     pub fn submitter(&self, outstanding_max: usize) -> (Submitter, mpsc::Receiver<Committed>) {
         let (answers, receiver) = mpsc::channel(outstanding_max.max(1));
@@ -254,6 +254,7 @@ impl Inner {
                 tracing::error!("a store thread has panicked");
             }
         }
+        self.queue.halt();
         self.shared.close();
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

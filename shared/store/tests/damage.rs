@@ -298,7 +298,6 @@ fn a_failing_disk_halts_the_store_and_nothing_is_answered() {
         std::thread::yield_now();
     }
     assert!(node.submitter.submit(append(LANE, ["y"])).is_err());
-    drop(node.submitter);
     assert_eq!(
         node.answers.blocking_recv(),
         None,

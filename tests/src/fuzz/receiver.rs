@@ -12,8 +12,8 @@ use fellbeck_link::credit::cost;
 use fellbeck_link::limits::{CONTROL_FRAME_MAX, PREFIX};
 use fellbeck_link::receiver::LaneStream;
 use fellbeck_link::{
-    ByeReason, ControlFrame, Decision, FrameDecoder, Hello, Ingest, IngestEntry, KnownEdge, LiveConnection, RawFrame,
-    Receiver, ReceiverConfig, admit,
+    Admission, ByeReason, ControlFrame, Decision, FrameDecoder, Hello, Ingest, IngestEntry, KnownEdge, LiveConnection,
+    RawFrame, Receiver, ReceiverConfig, admit,
 };
 
 use super::frames::mended_body;
@@ -69,59 +69,64 @@ struct World {
     ingests: usize,
 }
 
-impl World {
-    /// Admits the Hello, with a history of its own where its instance is even. `None` where it is refused.
-    fn begin(hello: &Hello) -> Option<Self> {
-        let marks = hello.lanes.iter().filter_map(|lane| {
-            Some(LaneMark {
-                lane: lane.lane.clone(),
-                run: lane.run,
-                w: Position {
-                    epoch: lane.epoch,
-                    seq: lane.acked?,
-                },
-            })
-        });
-        let known = KnownEdge {
-            instance: hello.instance.max(1),
-            incarnation: hello.chain.first().copied(),
-            lanes: marks.collect(),
+/// The cloud's decision on a Hello, with a history of the edge where its instance is even. `None` where it is refused.
+fn admitted(hello: &Hello) -> Option<Admission> {
+    let marks = hello.lanes.iter().filter_map(|lane| {
+        Some(LaneMark {
+            lane: lane.lane.clone(),
+            run: lane.run,
+            w: Position {
+                epoch: lane.epoch,
+                seq: lane.acked?,
+            },
+        })
+    });
+    let known = KnownEdge {
+        instance: hello.instance.max(1),
+        incarnation: hello.chain.first().copied(),
+        lanes: marks.collect(),
+    };
+    let known = hello.instance.is_multiple_of(2).then_some(&known);
+    let mut lives = vec![LiveConnection::Draining];
+    lives.extend(hello.chain.first().into_iter().flat_map(|incarnation| {
+        let incarnation = *incarnation;
+        [
+            LiveConnection::Unprobed(incarnation),
+            LiveConnection::Answered(incarnation),
+            LiveConnection::Silent(incarnation),
+        ]
+    }));
+    let decide = |live| {
+        let circumstances = Circumstances {
+            log_id: LOG_ID,
+            certificate_name: &hello.edge,
+            known,
+            live,
         };
-        let known = (hello.instance % 2 == 0).then_some(&known);
-        let mut lives = vec![LiveConnection::Draining];
-        lives.extend(hello.chain.first().into_iter().flat_map(|incarnation| {
-            let incarnation = *incarnation;
-            [
-                LiveConnection::Unprobed(incarnation),
-                LiveConnection::Answered(incarnation),
-                LiveConnection::Silent(incarnation),
-            ]
-        }));
-        let decide = |live| {
-            let circumstances = Circumstances {
-                log_id: LOG_ID,
-                certificate_name: &hello.edge,
-                known,
-                live,
-            };
-            admit(&circumstances, hello)
-        };
-        for live in lives {
-            let decision = decide(live);
-            assert!(
-                !matches!(decision, Decision::Accept(_)),
-                "two connections at a time: {decision:?}"
-            );
+        admit(&circumstances, hello)
+    };
+    for live in lives {
+        let decision = decide(live);
+        assert!(
+            !matches!(decision, Decision::Accept(_)),
+            "two connections at a time: {decision:?}"
+        );
+    }
+    match decide(LiveConnection::None) {
+        Decision::Accept(admission) => Some(admission),
+        Decision::Refuse { code, text } => {
+            let refused = ControlFrame::Refused { code, text }.encode();
+            assert!(refused.len() <= CONTROL_FRAME_MAX, "a refusal fits its stream");
+            None
         }
-        let admission = match decide(LiveConnection::None) {
-            Decision::Accept(admission) => admission,
-            Decision::Refuse { code, text } => {
-                let refused = ControlFrame::Refused { code, text }.encode();
-                assert!(refused.len() <= CONTROL_FRAME_MAX, "a refusal fits its stream");
-                return None;
-            }
-            other => panic!("nothing to wait for, yet {other:?}"),
-        };
+        other => panic!("nothing to wait for, yet {other:?}"),
+    }
+}
+
+impl World {
+    /// Starts a receiver for the Hello. `None` where it is refused.
+    fn begin(hello: &Hello) -> Option<Self> {
+        let admission = admitted(hello)?;
         let config = ReceiverConfig {
             credit: 8192,
             lane_credit: 1024,

@@ -113,6 +113,9 @@ fn drain(
     let more = broker.with(|state, now| {
         // The blocks are taken before the channel is drained: a block must not come before the answers of earlier commits.
         let blocks = store.tail().read(state.tail_next, TAIL_BYTES_PER_WAKE);
+        if matches!(blocks, TailRead::Empty) {
+            state.core.handle_tail_empty();
+        }
         let mut next = first;
         // Bounded by the capacity of the channel, since answers come only for what was submitted.
         while let Some(committed) = next {

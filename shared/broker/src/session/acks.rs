@@ -4,7 +4,7 @@ use fellbeck_core::QoS;
 use fellbeck_store::commit::Committed;
 
 use super::in_flight::Step;
-use super::session::SessionKey;
+use super::state::SessionKey;
 use super::turn::Turn;
 use super::work::{Awaited, Waiting};
 use super::{Core, Now};
@@ -132,7 +132,13 @@ impl Core {
             Awaited::ConnAck { session_present } => {
                 if self.conns.contains_key(&conn) {
                     let reason = 0;
-                    turn.wire.send(conn, PacketOut::ConnAck { session_present, reason });
+                    turn.wire.send(
+                        conn,
+                        PacketOut::ConnAck {
+                            session_present,
+                            reason,
+                        },
+                    );
                     self.connected(conn, turn);
                 }
             }
@@ -189,7 +195,11 @@ impl Core {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(entry) = session.in_flight.get_mut(packet_id).filter(|entry| entry.step == Step::Received) else {
+        let Some(entry) = session
+            .in_flight
+            .get_mut(packet_id)
+            .filter(|entry| entry.step == Step::Received)
+        else {
             return;
         };
         entry.step = Step::Released;

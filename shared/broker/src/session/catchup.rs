@@ -13,8 +13,8 @@ use super::expiry::RETRY_AFTER;
 use super::in_flight::Source;
 use super::message::{Ids, Item, Message, MessageRef};
 use super::reader::{Mode, Reading};
-use super::session::{Session, SessionKey};
 use super::shared::{Desk, GroupKey, GroupOffer};
+use super::state::{Session, SessionKey};
 use super::turn::Turn;
 use super::work::{ReaderKey, Work};
 use super::{Core, Now, ReadRequest, ReaderId};
@@ -71,7 +71,10 @@ impl Passage {
     }
 
     fn find(&self, position: LogPosition) -> Option<Spot<'_>> {
-        let index = self.blocks.binary_search_by_key(&position.commit, |block| block.commit).ok()?;
+        let index = self
+            .blocks
+            .binary_search_by_key(&position.commit, |block| block.commit)
+            .ok()?;
         let block = &self.blocks[index];
         let (track, part) = block.tracks.iter().enumerate().find(|(_, part)| {
             (part.first_index..part.first_index + part.block.len() as u32).contains(&position.index)
@@ -121,7 +124,11 @@ impl Core {
         match key {
             ReaderKey::Session(key) => {
                 let session = self.sessions.get(key).filter(|session| session.wants_read())?;
-                Some(session.resend_position().unwrap_or_else(|| session.reader.filled(self.fanned)))
+                Some(
+                    session
+                        .resend_position()
+                        .unwrap_or_else(|| session.reader.filled(self.fanned)),
+                )
             }
             ReaderKey::Group(key) => {
                 let group = self.groups.get(key).filter(|group| group.wants_read(&self.sessions))?;
@@ -163,9 +170,16 @@ impl Core {
         self.absorb(asked.key, &passage, turn);
         for key in sharing {
             let wants = match key {
-                ReaderKey::Session(key) => self.sessions.get(key).filter(|session| session.wants_read()).map(|session| {
-                    session.resend_position().unwrap_or_else(|| session.reader.filled(self.fanned))
-                }),
+                ReaderKey::Session(key) => {
+                    self.sessions
+                        .get(key)
+                        .filter(|session| session.wants_read())
+                        .map(|session| {
+                            session
+                                .resend_position()
+                                .unwrap_or_else(|| session.reader.filled(self.fanned))
+                        })
+                }
                 ReaderKey::Group(key) => {
                     let group = self.groups.get(key).filter(|group| group.wants_read(&self.sessions));
                     group.map(|group| group.read_from(self.fanned, &self.sessions))
@@ -231,7 +245,12 @@ impl Core {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        while let Some(position) = group.returned.first().copied().filter(|position| *position < passage.next) {
+        while let Some(position) = group
+            .returned
+            .first()
+            .copied()
+            .filter(|position| *position < passage.next)
+        {
             if position < passage.from {
                 return;
             }
@@ -341,7 +360,9 @@ impl Session {
             let Some(packet_id) = self.resend.pop_front() else {
                 return;
             };
-            let item = passage.find(position).and_then(|spot| self.item_again(packet_id, &spot));
+            let item = passage
+                .find(position)
+                .and_then(|spot| self.item_again(packet_id, &spot));
             match item {
                 Some(item) => self.send_again(packet_id, &item, work, turn),
                 // Retention was faster than the client.
@@ -359,7 +380,9 @@ impl Session {
         let retain = match &entry.source {
             Source::Group { group, .. } => {
                 let slot = self.groups.iter().find(|(_, of)| of == group).map(|(slot, _)| *slot);
-                let options = slot.and_then(|slot| self.subscriptions.get(slot)).map(|version| version.options);
+                let options = slot
+                    .and_then(|slot| self.subscriptions.get(slot))
+                    .map(|version| version.options);
                 ids.extend(options.and_then(|options| options.id));
                 record.retain && options.is_some_and(|options| options.retain_as_published)
             }

@@ -9,7 +9,7 @@ use fellbeck_store::commit::Space;
 use super::in_flight::Step;
 use super::persist;
 use super::reader::Reader;
-use super::session::{Attached, Kind, Session, SessionKey};
+use super::state::{Attached, Kind, Session, SessionKey};
 use super::turn::Turn;
 use super::work::{Awaited, ReaderKey};
 use super::{Core, Mode, Now};
@@ -52,7 +52,10 @@ impl Core {
         let turn = &mut Turn::new(now, wire);
         if let Some(reason) = self.refusal(&connect) {
             let session_present = false;
-            let refusal = PacketOut::ConnAck { session_present, reason };
+            let refusal = PacketOut::ConnAck {
+                session_present,
+                reason,
+            };
             turn.wire.send(conn, refusal);
             return;
         }
@@ -73,10 +76,17 @@ impl Core {
     }
 
     fn refusal(&self, connect: &Connect) -> Option<u8> {
-        if connect.client_id.is_empty() || connect.client_id.len() > CLIENT_ID_BYTES_MAX || connect.client_id.contains('\0') {
+        if connect.client_id.is_empty()
+            || connect.client_id.len() > CLIENT_ID_BYTES_MAX
+            || connect.client_id.contains('\0')
+        {
             return Some(CLIENT_ID_NOT_VALID);
         }
-        if connect.will.as_ref().is_some_and(|will| super::inbound::is_reserved_for_node(&will.topic)) {
+        if connect
+            .will
+            .as_ref()
+            .is_some_and(|will| super::inbound::is_reserved_for_node(&will.topic))
+        {
             return Some(TOPIC_NAME_INVALID);
         }
         let is_new = self.sessions.find(&connect.client_id).is_none();
@@ -101,7 +111,11 @@ impl Core {
                 text: "session taken over by a new connection",
             };
             turn.wire.close(attached.id, why);
-            let ending = if connect.clean_start { Ending::Abnormal } else { Ending::TakenOver };
+            let ending = if connect.clean_start {
+                Ending::Abnormal
+            } else {
+                Ending::TakenOver
+            };
             self.detach(key, ending, turn);
         }
         if connect.clean_start && self.sessions.get(key).is_some() {
@@ -118,9 +132,9 @@ impl Core {
             _ => Kind::Durable,
         };
         let reader = Reader::live(self.fanned);
-        let key = self
-            .sessions
-            .add(&connect.client_id, |key, client_id| Session::new(key, client_id, kind, reader));
+        let key = self.sessions.add(&connect.client_id, |key, client_id| {
+            Session::new(key, client_id, kind, reader)
+        });
         self.work.counters.sessions.set(self.sessions.len() as f64);
         key
     }
@@ -141,8 +155,8 @@ impl Core {
         session.expiry_secs = connect.session_expiry_secs.min(limits.session_expiry_max_secs);
         session.will = connect.will.map(Box::new);
         // [MQTT5-3.1.3-9]: the will of the former connection is not sent any more.
-        session.will_at = None;
-        session.expires_at = None;
+        self.timers.cancel(&mut session.will_due);
+        self.timers.cancel(&mut session.expires);
         self.conns.insert(
             conn,
             Conn {
@@ -197,7 +211,13 @@ impl Core {
         }
         for packet_id in recorded {
             session.store_now(&mut self.work);
-            self.work.wait(conn, Awaited::PubRel { session: key, packet_id });
+            self.work.wait(
+                conn,
+                Awaited::PubRel {
+                    session: key,
+                    packet_id,
+                },
+            );
         }
         self.reclaim_for(key, turn);
         self.pump(key, turn);
@@ -295,15 +315,21 @@ impl Core {
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
+        self.timers.cancel(&mut session.expires);
         session.forget_connection(fanned, &mut self.work);
-        let in_flight = session.in_flight.iter().filter(|entry| entry.source.group().is_none()).count() as u64;
+        let in_flight = session
+            .in_flight
+            .iter()
+            .filter(|entry| entry.source.group().is_none())
+            .count() as u64;
         session
             .reader
             .ledger
             .drop_taken(fellbeck_core::DropReason::SessionEnded, in_flight);
-        self.work
-            .counters
-            .dropped(fellbeck_core::DropReason::SessionEnded, in_flight + session.reader.unread);
+        self.work.counters.dropped(
+            fellbeck_core::DropReason::SessionEnded,
+            in_flight + session.reader.unread,
+        );
         for version in session.subscriptions.iter() {
             self.remove_from_trie(&session, version);
         }
@@ -316,10 +342,20 @@ impl Core {
     fn delete_stored(&mut self, session: &Session) {
         let client_id = &session.client_id;
         let mut keys = vec![persist::session_key(client_id), persist::cursor_key(client_id)];
-        keys.extend(session.subscriptions.iter().map(|version| persist::subscription_key(client_id, version.slot)));
+        keys.extend(
+            session
+                .subscriptions
+                .iter()
+                .map(|version| persist::subscription_key(client_id, version.slot)),
+        );
         let ended = session.subscriptions.iter().filter(|version| version.closing);
         keys.extend(ended.map(|version| persist::ended(client_id, version.slot).0));
-        keys.extend(session.inbound.packet_ids().map(|packet_id| persist::received(client_id, packet_id).0));
+        keys.extend(
+            session
+                .inbound
+                .packet_ids()
+                .map(|packet_id| persist::received(client_id, packet_id).0),
+        );
         for key in keys {
             self.work.delete(Space::Session, key);
         }

@@ -1,13 +1,13 @@
 //! Deadlines: session expiry, will delay, the flush of cursors, retries of lookups.
 //!
-//! A timer that is no longer wanted stays in the list and is recognised when it fires: the session then holds another deadline.
+//! A timer that is set belongs to a session, which holds its number and takes it back when it is no longer wanted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fellbeck_core::Tick;
 
-use super::session::SessionKey;
+use super::state::SessionKey;
 use super::turn::Turn;
 use super::{Core, Now};
 use crate::wire::Wire;
@@ -24,36 +24,46 @@ pub(super) enum Timer {
     Expiry(SessionKey),
 }
 
-/// Deadlines in order. Bounded by two per session and connection made.
+/// Names one timer, so that it can be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TimerId(Tick, u64);
+
+/// Deadlines in order. Bounded by two per session.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    by_time: BTreeMap<(Tick, u64), Timer>,
+    by_time: BTreeMap<TimerId, Timer>,
     added: u64,
 }
 
 impl Timers {
-    pub(super) fn add(&mut self, at: Tick, timer: Timer) {
+    pub(super) fn add(&mut self, at: Tick, timer: Timer) -> TimerId {
         self.added += 1;
-        self.by_time.insert((at, self.added), timer);
+        let id = TimerId(at, self.added);
+        self.by_time.insert(id, timer);
+        id
+    }
+
+    /// Takes a timer back, if it was set.
+    pub(super) fn cancel(&mut self, id: &mut Option<TimerId>) {
+        if let Some(id) = id.take() {
+            self.by_time.remove(&id);
+        }
     }
 
     pub(super) fn next(&self) -> Option<Tick> {
-        self.by_time.keys().next().map(|(at, _)| *at)
+        self.by_time.keys().next().map(|id| id.0)
     }
 
     fn pop_due(&mut self, now: Tick) -> Option<Timer> {
-        let (&(at, _), _) = self.by_time.first_key_value()?;
-        if at > now {
-            return None;
-        }
-        self.by_time.pop_first().map(|(_, timer)| timer)
+        let due = self.by_time.first_entry().filter(|entry| entry.key().0 <= now)?;
+        Some(due.remove())
     }
 }
 
 impl Core {
     /// When `handle_tick` is to be called next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let is_dirty = !self.work.cursors_later.is_empty() || self.mark != self.fanned;
+        let is_dirty = !self.work.cursors_later.is_empty() || self.mark_due;
         let flush = is_dirty.then(|| self.flushed_at.after(FLUSH_AFTER));
         [self.timers.next(), flush, self.retry_at].into_iter().flatten().min()
     }
@@ -63,18 +73,10 @@ impl Core {
         let turn = &mut Turn::new(now, wire);
         while let Some(timer) = self.timers.pop_due(now.tick) {
             match timer {
-                Timer::Will(key) => {
-                    let due = |at: &Tick| *at <= now.tick;
-                    if self.sessions.get(key).is_some_and(|session| session.will_at.as_ref().is_some_and(due)) {
-                        self.send_will(key, turn);
-                    }
-                }
+                Timer::Will(key) => self.send_will(key, turn),
                 Timer::Expiry(key) => {
-                    let due = |at: &Tick| *at <= now.tick;
-                    if self.sessions.get(key).is_some_and(|session| session.expires_at.as_ref().is_some_and(due)) {
-                        tracing::debug!("a session has expired");
-                        self.end_session(key, turn);
-                    }
+                    tracing::debug!("a session has expired");
+                    self.end_session(key, turn);
                 }
             }
         }
@@ -95,7 +97,6 @@ impl Core {
             return;
         }
         let at = now.tick.after(Duration::from_secs(u64::from(session.expiry_secs)));
-        session.expires_at = Some(at);
-        self.timers.add(at, Timer::Expiry(key));
+        session.expires = Some(self.timers.add(at, Timer::Expiry(key)));
     }
 }

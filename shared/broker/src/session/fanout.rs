@@ -12,8 +12,8 @@ use fellbeck_store::committed::CommittedBlock;
 
 use super::message::{MemoryMessage, MessageRef, Offer, Place};
 use super::reader::{Mode, Reader};
-use super::session::{Kind, Session, SessionKey, Sessions};
 use super::shared::{Desk, GroupKey, GroupOffer, Groups};
+use super::state::{Kind, Session, SessionKey, Sessions};
 use super::subscription::{SubscriptionVersion, is_local};
 use super::turn::Turn;
 use super::work::Work;
@@ -201,6 +201,7 @@ impl Core {
             }
         }
         self.fanned = block.commit;
+        self.mark_due = true;
         self.work.newest = self.work.newest.max(block.commit);
         self.drop_ended();
         self.settle_groups(turn);
@@ -217,6 +218,7 @@ impl Core {
     /// The tail has moved past what the core was given: `next` is the first commit whose block will come. Live readers go on in
     /// the log.
     pub fn handle_tail_behind(&mut self, next: CommitNumber) {
+        self.mark_due = true;
         let missed = LogPosition::after(self.fanned);
         for key in self.sessions.keys() {
             if let Some(session) = self.sessions.get_mut(key)
@@ -286,8 +288,7 @@ impl Core {
     }
 
     fn offer_group<W: Wire>(&mut self, key: GroupKey, offer: &GroupOffer<'_>, turn: &mut Turn<'_, W>) {
-        let limits = &self.config.limits;
-        let bounds = (limits.session_queue_records, limits.session_queue_bytes, self.fanned_bytes);
+        let bounds = Bounds::of(&self.config.limits, self.fanned_bytes);
         let mut desk = Desk {
             sessions: &mut self.sessions,
             work: &mut self.work,
@@ -380,7 +381,7 @@ pub(super) struct Bounds {
     bytes: usize,
     window: u64,
     /// How far the fan-out has come, in bytes.
-    age: u64,
+    pub(super) age: u64,
 }
 
 impl Bounds {
@@ -393,12 +394,16 @@ impl Bounds {
         }
     }
 
-    fn allow(&self, reader: &Reader) -> bool {
-        let recent = reader.queue.front_age().is_none_or(|age| self.age.saturating_sub(age) <= self.window);
+    /// Whether a record that the log holds may wait in memory.
+    pub(super) fn allow(&self, reader: &Reader) -> bool {
+        let recent = reader
+            .queue
+            .front_age()
+            .is_none_or(|age| self.age.saturating_sub(age) <= self.window);
         recent && self.have_room(reader)
     }
 
-    fn have_room(&self, reader: &Reader) -> bool {
+    pub(super) fn have_room(&self, reader: &Reader) -> bool {
         reader.queue.len() < self.records && reader.queue.bytes() < self.bytes
     }
 }
@@ -453,7 +458,11 @@ impl Session {
         }
         let is_qos0 = offer.qos == QoS::AtMostOnce;
         if self.attached.is_none() {
-            let reason = if is_qos0 { DropReason::Qos0Offline } else { DropReason::NotLogged };
+            let reason = if is_qos0 {
+                DropReason::Qos0Offline
+            } else {
+                DropReason::NotLogged
+            };
             return self.drop_matched(reason, 1, work);
         }
         // A full queue gives up its oldest QoS 0 messages first, then what is new.
@@ -463,7 +472,11 @@ impl Session {
         if bounds.have_room(&self.reader) {
             self.reader.queue.push(offer.to_item(), bounds.age);
         } else {
-            let reason = if is_qos0 { DropReason::Qos0SlowReader } else { DropReason::SessionQueueFull };
+            let reason = if is_qos0 {
+                DropReason::Qos0SlowReader
+            } else {
+                DropReason::SessionQueueFull
+            };
             self.drop_matched(reason, 1, work);
         }
     }

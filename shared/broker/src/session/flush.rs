@@ -10,8 +10,8 @@ use fellbeck_store::commit::{Commit, Space, Ticket};
 
 use super::Core;
 use super::persist;
-use super::session::SessionKey;
 use super::shared::GroupKey;
+use super::state::SessionKey;
 use super::work::ReaderKey;
 
 impl Core {
@@ -56,25 +56,32 @@ impl Core {
             self.put_cursor(key);
         }
         let floor = self.oldest_needed().unwrap_or(self.fanned.next());
-        if floor != self.floor {
+        // The commit that this makes moves the level itself by one: that alone is no reason for the next, or an idle node would write
+        // for ever.
+        if self.mark_due || floor.0 > self.floor.0 + 1 {
             self.floor = floor;
             self.work.set_floor(floor);
         }
-        if self.mark != self.fanned {
-            self.mark = self.fanned;
-            if self.sessions.iter().any(super::session::Session::is_durable) {
-                let (key, value) = persist::mark(self.fanned);
-                self.work.put(Space::Session, key, value);
-            }
+        let has_durable = self.sessions.iter().any(super::state::Session::is_durable);
+        if std::mem::take(&mut self.mark_due) && has_durable {
+            let (key, value) = persist::mark(self.fanned);
+            self.work.put(Space::Session, key, value);
         }
     }
 
     /// Oldest commit that a durable reader still has to read, to deliver or to send again.
     fn oldest_needed(&self) -> Option<CommitNumber> {
-        let sessions = self.sessions.iter().filter(|session| session.is_durable()).map(|session| {
-            let head = session.reader.head(self.fanned).commit;
-            session.in_flight.oldest_commit().map_or(head, |oldest| oldest.min(head))
-        });
+        let sessions = self
+            .sessions
+            .iter()
+            .filter(|session| session.is_durable())
+            .map(|session| {
+                let head = session.reader.head(self.fanned).commit;
+                session
+                    .in_flight
+                    .oldest_commit()
+                    .map_or(head, |oldest| oldest.min(head))
+            });
         let groups = self.groups.iter().filter(|group| group.is_durable()).map(|group| {
             let held = group.outstanding.first().into_iter().chain(group.returned.first());
             let head = group.reader.head(self.fanned).commit;
@@ -91,8 +98,12 @@ impl Core {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
-            let is_old = session.reader.queue.front_age().is_some_and(|front| age.saturating_sub(front) > window);
-            if is_old && session.kind != super::session::Kind::Immediate {
+            let is_old = session
+                .reader
+                .queue
+                .front_age()
+                .is_some_and(|front| age.saturating_sub(front) > window);
+            if is_old && session.kind != super::state::Kind::Immediate {
                 let lost = session.reader.rewind(fanned).len() as u64;
                 session.drop_matched(DropReason::SessionQueueFull, lost, &self.work);
                 session.moved(&mut self.work);

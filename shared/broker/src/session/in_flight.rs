@@ -28,9 +28,13 @@ pub(super) enum Source {
         position: LogPosition,
     },
     /// A group's message that no log holds: kept, so that another member can take it.
-    GroupMemory { group: GroupKey, slot: u32, item: Option<Box<Item>> },
-    /// The retained store: key, and the commit that wrote the value.
-    Retained(Bytes, CommitNumber),
+    GroupMemory {
+        group: GroupKey,
+        slot: u32,
+        item: Option<Box<Item>>,
+    },
+    /// The retained store: key, the commit that wrote the value, and the subscription that it was sent for.
+    Retained(Bytes, CommitNumber, u32),
     /// No log holds it; kept where the session may resume.
     Memory(Option<Box<Item>>),
 }
@@ -39,10 +43,14 @@ impl Source {
     pub(super) fn of(offer: &Offer<'_>) -> Self {
         match offer.place {
             Place::Log(position) => Self::Log(position),
-            Place::Retained(topic, commit) => Self::Retained(topic.clone(), commit),
+            Place::Retained(topic, commit, slot) => Self::Retained(topic.clone(), commit, slot),
             Place::Memory => Self::Memory(None),
             Place::Group(group, slot, Some(position)) => Self::Group { group, slot, position },
-            Place::Group(group, slot, None) => Self::GroupMemory { group, slot, item: None },
+            Place::Group(group, slot, None) => Self::GroupMemory {
+                group,
+                slot,
+                item: None,
+            },
         }
     }
 
@@ -245,7 +253,10 @@ mod tests {
         table.go_on_behind(65_534);
         assert_eq!([sent(&mut table), sent(&mut table), sent(&mut table)], [65_535, 1, 2]);
         assert!(table.remove(1).is_some() && table.remove(1).is_none() && table.get(1).is_none());
-        assert_eq!(table.iter().map(|entry| entry.packet_id).collect::<Vec<_>>(), [65_535, 2]);
+        assert_eq!(
+            table.iter().map(|entry| entry.packet_id).collect::<Vec<_>>(),
+            [65_535, 2]
+        );
     }
 
     /// One message that is never acknowledged must not see its packet ID given to another.

@@ -14,7 +14,7 @@ use super::connection::Conn;
 use super::message::MemoryMessage;
 use super::persist;
 use super::retained::{RetainedChange, retained_change};
-use super::session::SessionKey;
+use super::state::SessionKey;
 use super::turn::Turn;
 use super::work::Awaited;
 use super::{Core, Outcome, Pressure};
@@ -93,10 +93,10 @@ impl Core {
         if publish.qos == QoS::ExactlyOnce && self.is_repeated(&admitted, turn) {
             return Outcome::Done;
         }
-        if publish.qos != QoS::AtMostOnce {
-            if let Some(outcome) = self.check_receive_maximum(conn, state, turn) {
-                return outcome;
-            }
+        if publish.qos != QoS::AtMostOnce
+            && let Some(outcome) = self.check_receive_maximum(conn, state, turn)
+        {
+            return outcome;
         }
         if is_reserved_for_node(publish.topic) {
             return self.refuse_topic(&admitted, turn);
@@ -162,10 +162,16 @@ impl Core {
 
     /// A resend of a QoS 2 message that was not released yet is acknowledged again and not stored again. [MQTT5-4.3.3-10]
     fn is_repeated<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> bool {
-        let (Some(packet_id), Some(session)) = (admitted.publish.packet_id, self.sessions.get_mut(admitted.session)) else {
+        let (Some(packet_id), Some(session)) = (admitted.publish.packet_id, self.sessions.get_mut(admitted.session))
+        else {
             return false;
         };
-        let Some(received) = session.inbound.ids.get_mut(&packet_id).filter(|received| !received.released) else {
+        let Some(received) = session
+            .inbound
+            .ids
+            .get_mut(&packet_id)
+            .filter(|received| !received.released)
+        else {
             return false;
         };
         let was_counted = std::mem::replace(&mut received.counted, true);
@@ -382,7 +388,13 @@ mod tests {
 
     #[test]
     fn only_topics_of_the_node_are_reserved() {
-        for (topic, reserved) in [("$SYS/x", true), ("$share/a/b", true), ("$SYSx", false), ("$x", false), ("a/$SYS/", false)] {
+        for (topic, reserved) in [
+            ("$SYS/x", true),
+            ("$share/a/b", true),
+            ("$SYSx", false),
+            ("$x", false),
+            ("a/$SYS/", false),
+        ] {
             assert_eq!(is_reserved_for_node(topic), reserved, "{topic}");
         }
     }

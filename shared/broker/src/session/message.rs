@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fellbeck_core::{LogPosition, QoS, Record, RecordBlock, RecordBlockBuilder};
+use fellbeck_core::{CommitNumber, LogPosition, QoS, Record, RecordBlock, RecordBlockBuilder};
 use fellbeck_store::committed::CommittedBlock;
 
 use super::in_flight::Source;
@@ -117,8 +117,8 @@ pub(super) struct Offer<'a> {
 pub(super) enum Place<'a> {
     /// The log.
     Log(LogPosition),
-    /// The retained store; the key and the commit that wrote the value.
-    Retained(&'a Bytes, fellbeck_core::CommitNumber),
+    /// The retained store: the key, the commit that wrote the value, and the slot of the subscription that it is sent for.
+    Retained(&'a Bytes, CommitNumber, u32),
     /// Memory alone.
     Memory,
     /// A shared group that the reader is a member of by its subscription `slot`; the position, if a log holds the message.

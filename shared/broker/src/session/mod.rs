@@ -14,18 +14,20 @@ mod counters;
 mod expiry;
 mod fanout;
 mod flush;
+mod id_hash;
 mod in_flight;
 mod inbound;
 mod ledger;
+mod membership;
 mod message;
 mod outbound;
 mod persist;
 mod reader;
 mod restore;
 mod retained;
-mod session;
 mod shared;
 mod slab;
+mod state;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,6 @@ mod will;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
 use fellbeck_core::{CommitNumber, LogPosition, Tick, Trie};
@@ -49,8 +50,9 @@ use catchup::Asked;
 use connection::Conn;
 use expiry::Timers;
 use fanout::{Matches, Subscriber};
-use session::{SessionKey, Sessions};
+use id_hash::BuildIdHasher;
 use shared::Groups;
+use state::{SessionKey, Sessions};
 use work::{ReaderKey, Work};
 
 /// What became of a PUBLISH.
@@ -154,7 +156,7 @@ pub struct Core {
     route: Box<dyn Route>,
     sessions: Sessions,
     groups: Groups,
-    conns: HashMap<ConnId, Conn, BuildHasherDefault<ConnHasher>>,
+    conns: HashMap<ConnId, Conn, BuildIdHasher>,
     /// Subscriptions of readers with a cursor; fed by the tail.
     committed: Trie<Subscriber>,
     /// Subscriptions of sessions served from memory.
@@ -165,8 +167,8 @@ pub struct Core {
     fanned: CommitNumber,
     /// Bytes fanned out so far, to tell the age of what is queued.
     fanned_bytes: u64,
-    /// Level mark as stored last. Invariant: `mark <= fanned`.
-    mark: CommitNumber,
+    /// Records were fanned out since the level mark was stored last. Commits without records move nothing that it speaks of.
+    mark_due: bool,
     /// Oldest commit that a durable reader needs, as given to the store last.
     floor: CommitNumber,
     flushed_at: Tick,
@@ -196,7 +198,7 @@ impl Core {
             ending: VecDeque::new(),
             fanned: CommitNumber(0),
             fanned_bytes: 0,
-            mark: CommitNumber(0),
+            mark_due: false,
             floor: CommitNumber(0),
             flushed_at: Tick::default(),
             work: Work::new(),
@@ -227,26 +229,5 @@ impl Core {
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.sessions.len()
-    }
-}
-
-/// Connection numbers are the node's own, so nobody can choose them to collide.
-#[derive(Debug, Default, Clone, Copy)]
-struct ConnHasher(u64);
-
-impl Hasher for ConnHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // An odd factor spreads neighbouring numbers over the high bits, which the table looks at too.
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 }

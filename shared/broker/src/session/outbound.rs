@@ -9,7 +9,7 @@ use fellbeck_core::{DropReason, QoS};
 use super::in_flight::{Source, Step};
 use super::ledger::ReaderLedger;
 use super::message::{Item, MessageRef, Offer, Place};
-use super::session::Session;
+use super::state::Session;
 use super::turn::Turn;
 use super::work::{Awaited, Work};
 use crate::wire::{Delivery, PacketOut, Wire};
@@ -78,7 +78,11 @@ impl Session {
         work.counters.delivered[offer.qos as usize].increment(1);
         if offer.qos == QoS::AtMostOnce {
             let sent = self.send_publish(offer, None, remaining, turn);
-            return if sent { Fate::Done } else { Fate::Dropped(DropReason::PacketTooLarge) };
+            return if sent {
+                Fate::Done
+            } else {
+                Fate::Dropped(DropReason::PacketTooLarge)
+            };
         }
         let mut source = Source::of(offer);
         let is_kept = matches!(offer.place, Place::Group(_, _, None)) || self.is_durable();
@@ -119,7 +123,10 @@ impl Session {
     fn use_window(&mut self, n: u16) {
         if let Some(attached) = &mut self.attached {
             attached.used += n;
-            debug_assert!(attached.used <= attached.window, "the client's Receive Maximum is never exceeded");
+            debug_assert!(
+                attached.used <= attached.window,
+                "the client's Receive Maximum is never exceeded"
+            );
         }
     }
 
@@ -210,13 +217,7 @@ impl Session {
     }
 
     /// Sends an in-flight message again after a resume. [MQTT5-4.4.0-1] [MQTT5-3.3.1-1]
-    pub(super) fn send_again<W: Wire>(
-        &mut self,
-        packet_id: u16,
-        item: &Item,
-        work: &mut Work,
-        turn: &mut Turn<'_, W>,
-    ) {
+    pub(super) fn send_again<W: Wire>(&mut self, packet_id: u16, item: &Item, work: &mut Work, turn: &mut Turn<'_, W>) {
         let Some(attached) = self.attached else {
             return;
         };
@@ -227,7 +228,11 @@ impl Session {
         if is_new_here {
             self.use_window(1);
         }
-        if self.in_flight.get(packet_id).is_some_and(|entry| entry.step == Step::Reserved) {
+        if self
+            .in_flight
+            .get(packet_id)
+            .is_some_and(|entry| entry.step == Step::Reserved)
+        {
             // It was never sent, and its packet ID may not be durable either.
             self.reserved.push_back((packet_id, item.clone()));
             self.await_reserved(packet_id, work);
@@ -286,14 +291,22 @@ impl Session {
             self.pump_queue(work, turn);
         }
         // While the connection is backlogged a lookup would be in vain; `handle_writable` comes back here.
-        if self.ready().is_some_and(|attached| !turn.wire.is_backlogged(attached.id)) {
+        if self
+            .ready()
+            .is_some_and(|attached| !turn.wire.is_backlogged(attached.id))
+        {
             self.enlist(work);
         }
     }
 
     fn pump_queue<W: Wire>(&mut self, work: &mut Work, turn: &mut Turn<'_, W>) {
         let mut moved = false;
-        while self.reader.queue.front().is_some_and(|item| self.may_send(item.qos, turn)) {
+        while self
+            .reader
+            .queue
+            .front()
+            .is_some_and(|item| self.may_send(item.qos, turn))
+        {
             let Some(item) = self.reader.queue.pop() else {
                 break;
             };
@@ -309,7 +322,7 @@ impl Session {
     pub(super) fn deliver_item<W: Wire>(&mut self, item: &Item, work: &mut Work, turn: &mut Turn<'_, W>) -> Fate {
         let place = match &item.source {
             Source::Log(position) => Place::Log(*position),
-            Source::Retained(topic, commit) => Place::Retained(topic, *commit),
+            Source::Retained(topic, commit, slot) => Place::Retained(topic, *commit, *slot),
             Source::Group { group, slot, position } => Place::Group(*group, *slot, Some(*position)),
             Source::GroupMemory { group, slot, .. } => Place::Group(*group, *slot, None),
             Source::Memory(_) => Place::Memory,

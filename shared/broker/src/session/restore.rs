@@ -18,7 +18,7 @@ use super::persist::{
 };
 use super::reader::Reader;
 use super::retained::Snapshot;
-use super::session::{Kind, Session, SessionKey};
+use super::state::{Kind, Session, SessionKey};
 use super::subscription::SubscriptionVersion;
 use super::work::ReaderKey;
 use super::{Core, Now};
@@ -80,7 +80,8 @@ impl Shelf {
                 let group = StoredGroup::decode(&stored.value)?;
                 check(group.outstanding.iter().chain([&group.head]), newest)?;
                 let since = group.since.unwrap_or(stored.commit).min(newest);
-                self.groups.insert((share.to_owned(), filter.to_owned()), (group, since));
+                self.groups
+                    .insert((share.to_owned(), filter.to_owned()), (group, since));
                 return Ok(());
             }
             StoredKey::Session(client)
@@ -139,7 +140,7 @@ impl Core {
         let mut shelf = Shelf::sort(values, newest)?;
         self.fanned = newest;
         self.work.newest = newest;
-        self.mark = shelf.mark;
+        self.mark_due = shelf.mark != newest;
         self.restore_groups(&mut shelf);
         for (client_id, parts) in std::mem::take(&mut shelf.clients) {
             match parts.session {
@@ -151,7 +152,11 @@ impl Core {
         let (sessions, groups, discarded) = (self.sessions.len(), self.groups.len(), shelf.discarded.len());
         tracing::info!(node = self.node, sessions, groups, "sessions restored");
         if discarded > 0 {
-            tracing::error!(node = self.node, values = discarded, "damaged session state was discarded");
+            tracing::error!(
+                node = self.node,
+                values = discarded,
+                "damaged session state was discarded"
+            );
             metrics::counter!("fellbeck_broker_session_state_discarded_total").increment(discarded as u64);
         }
         for key in shelf.discarded {
@@ -163,14 +168,17 @@ impl Core {
 
     fn restore_groups(&mut self, shelf: &mut Shelf) {
         for ((share, filter), (stored, since)) in std::mem::take(&mut shelf.groups) {
-            let Ok(subscription) = fellbeck_core::Filter::parse_subscription(&format!("$share/{share}/{filter}")) else {
+            let Ok(subscription) = fellbeck_core::Filter::parse_subscription(&format!("$share/{share}/{filter}"))
+            else {
                 continue;
             };
             let Some(share) = subscription.share else {
                 continue;
             };
             let head = follow_mark(stored.head, stored.level, shelf.mark).max(LogPosition::after(since));
-            let key = self.groups.add(share, subscription.filter, reader_from(head, self.fanned));
+            let key = self
+                .groups
+                .add(share, subscription.filter, reader_from(head, self.fanned));
             if let Some(group) = self.groups.get_mut(key) {
                 group.since = Some(since);
                 group.reader.ledger = stored.ledger;
@@ -188,11 +196,15 @@ impl Core {
         let cursor = parts.cursor.unwrap_or_else(|| StoredCursor::at(self.fanned));
         let head = follow_mark(cursor.head, cursor.level, shelf.mark);
         let reader = reader_from(head, self.fanned);
-        let key = self
-            .sessions
-            .add(client_id, |key, client_id| Session::new(key, client_id, Kind::Durable, reader));
+        let key = self.sessions.add(client_id, |key, client_id| {
+            Session::new(key, client_id, Kind::Durable, reader)
+        });
         for mut version in parts.subscriptions {
-            version.until = parts.ended.iter().find(|(slot, _)| *slot == version.slot).map(|(_, commit)| *commit);
+            version.until = parts
+                .ended
+                .iter()
+                .find(|(slot, _)| *slot == version.slot)
+                .map(|(_, commit)| *commit);
             version.closing = version.until.is_some();
             self.restore_subscription(key, version);
         }
@@ -232,14 +244,12 @@ impl Core {
             let delay = will.delay_secs.min(expiry_secs);
             let at = now.tick.after(Duration::from_secs(u64::from(delay)));
             session.will = Some(Box::new(will));
-            session.will_at = Some(at);
-            self.timers.add(at, Timer::Will(key));
+            session.will_due = Some(self.timers.add(at, Timer::Will(key)));
         }
         if expiry_secs != u32::MAX {
             let remaining = u64::from(expiry_secs).saturating_sub(away_secs);
             let at = now.tick.after(Duration::from_secs(remaining));
-            session.expires_at = Some(at);
-            self.timers.add(at, Timer::Expiry(key));
+            session.expires = Some(self.timers.add(at, Timer::Expiry(key)));
         }
     }
 
@@ -247,7 +257,8 @@ impl Core {
         if let Some(share) = version.share.clone() {
             self.restore_member(key, (share, version.filter.clone()), &version);
         } else if version.until.is_none() {
-            self.committed.insert(&version.filter, Subscriber::of_session(key, &version));
+            self.committed
+                .insert(&version.filter, Subscriber::of_session(key, &version));
         }
         if let Some(session) = self.sessions.get_mut(key) {
             session.subscriptions.restore(version);
@@ -267,9 +278,13 @@ impl Core {
             } = entry;
             let source = match source {
                 StoredSource::Log(position) => Source::Log(position),
-                StoredSource::Retained(topic, commit) => Source::Retained(topic, commit),
+                StoredSource::Retained(topic, commit, slot) => Source::Retained(topic, commit, slot),
                 StoredSource::Group(slot, position) => {
-                    let group = session.groups.iter().find(|(of, _)| *of == slot).map(|(_, group)| *group);
+                    let group = session
+                        .groups
+                        .iter()
+                        .find(|(of, _)| *of == slot)
+                        .map(|(_, group)| *group);
                     // A QoS 1 message of a group is for any member; the group has it as outstanding.
                     let Some(group) = group.filter(|_| qos == QoS::ExactlyOnce) else {
                         continue;
@@ -309,7 +324,11 @@ impl Core {
 
 /// A cursor that was level has nothing unread up to the mark.
 fn follow_mark(head: LogPosition, level: bool, mark: CommitNumber) -> LogPosition {
-    if level { head.max(LogPosition::after(mark)) } else { head }
+    if level {
+        head.max(LogPosition::after(mark))
+    } else {
+        head
+    }
 }
 
 fn reader_from(head: LogPosition, newest: CommitNumber) -> Reader {

@@ -13,7 +13,7 @@ use fellbeck_store::commit::{Delete, Put, Space, Stored};
 use super::in_flight::Source;
 use super::message::{Ids, Item, Message, MessageRef, Offer, Place, block_of_one};
 use super::reader::Reading;
-use super::session::{Session, SessionKey};
+use super::state::{Session, SessionKey};
 use super::turn::Turn;
 use super::work::{ReaderKey, Work};
 use super::{Core, Now, ScanId, ScanRequest};
@@ -142,7 +142,7 @@ impl Session {
     /// Key of the retained message that must be sent again next.
     fn resend_topic(&self) -> Option<&Bytes> {
         match &self.in_flight.get(*self.resend.front()?)?.source {
-            Source::Retained(topic, _) => Some(topic),
+            Source::Retained(topic, ..) => Some(topic),
             Source::Log(_) | Source::Group { .. } | Source::GroupMemory { .. } | Source::Memory(_) => None,
         }
     }
@@ -185,14 +185,14 @@ impl Session {
         let message = Message::Memory(block);
         let record = message.record();
         let qos = record.qos.min(version.options.qos);
-        let ids = Ids::of(version.options.id.as_ref().map_or(&[], std::slice::from_ref));
+        let ids = Ids::of(version.options.id.as_slice());
         if !self.may_send(qos, turn) {
             return false;
         }
         let offer = Offer {
             record,
             message: MessageRef::Owned(&message),
-            place: Place::Retained(&stored.key, stored.commit),
+            place: Place::Retained(&stored.key, stored.commit, slot),
             qos,
             // [MQTT5-3.3.1-8]
             retain: true,
@@ -214,16 +214,19 @@ impl Session {
         let Some(entry) = self.in_flight.get(packet_id) else {
             return;
         };
-        let Source::Retained(topic, commit) = &entry.source else {
+        let Source::Retained(topic, commit, slot) = &entry.source else {
             return;
         };
-        let found = page.first().filter(|stored| stored.key == *topic && stored.commit == *commit);
+        let id = self.subscriptions.get(*slot).and_then(|version| version.options.id);
+        let found = page
+            .first()
+            .filter(|stored| stored.key == *topic && stored.commit == *commit);
         let item = found.and_then(|stored| decode(&stored.value)).map(|block| Item {
             message: Message::Memory(block),
             source: entry.source.clone(),
             qos: entry.qos,
             retain: true,
-            ids: Ids::None,
+            ids: Ids::of(id.as_slice()),
         });
         match item {
             Some(item) => self.send_again(packet_id, &item, work, turn),

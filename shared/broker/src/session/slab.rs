@@ -104,14 +104,17 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, (generation, entry))| {
-            let key = Key {
-                index: index as u32,
-                generation: *generation,
-                of: PhantomData,
-            };
-            entry.as_deref().map(|entry| (key, entry))
-        })
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (generation, entry))| {
+                let key = Key {
+                    index: index as u32,
+                    generation: *generation,
+                    of: PhantomData,
+                };
+                entry.as_deref().map(|entry| (key, entry))
+            })
     }
 
     pub(super) fn keys(&self) -> Vec<Key<T>> {

@@ -12,7 +12,7 @@ use fellbeck_store::commit::Space;
 
 use super::fanout::Subscriber;
 use super::persist;
-use super::session::{Kind, Session, SessionKey};
+use super::state::{Kind, Session, SessionKey};
 use super::turn::Turn;
 use super::work::Awaited;
 use super::{Core, Now};
@@ -214,7 +214,12 @@ impl Core {
             subscribed.reasons.push(if is_old { UNSPECIFIED } else { reason });
         }
         let kind = self.sessions.get(state.session).map(|session| session.kind);
-        if kind == Some(Kind::Immediate) && subscribed.opened.iter().all(|slot| !self.is_shared(state.session, *slot)) {
+        if kind == Some(Kind::Immediate)
+            && subscribed
+                .opened
+                .iter()
+                .all(|slot| !self.is_shared(state.session, *slot))
+        {
             return self.subscribed_at_once(conn, subscribed, turn);
         }
         if self.work.is_settled() {
@@ -225,7 +230,10 @@ impl Core {
     }
 
     fn is_shared(&self, session: SessionKey, slot: u32) -> bool {
-        let version = self.sessions.get(session).and_then(|session| session.subscriptions.get(slot));
+        let version = self
+            .sessions
+            .get(session)
+            .and_then(|session| session.subscriptions.get(slot));
         version.is_some_and(|version| version.share.is_some())
     }
 
@@ -249,7 +257,10 @@ impl Core {
             .subscriptions
             .find_open(parsed.share.as_ref(), &parsed.filter)
             .map(|version| (version.slot, version.options));
-        if existing.is_none() && (session.subscriptions.open_count() >= limits.subscriptions_max || groups_full) {
+        // Closed versions go when they were read past; one who opens and closes faster than that has to wait.
+        let too_many_versions = session.subscriptions.versions.len() > 2 * limits.subscriptions_max;
+        let too_many = session.subscriptions.open_count() >= limits.subscriptions_max || groups_full;
+        if too_many_versions || (existing.is_none() && too_many) {
             return QUOTA_EXCEEDED;
         }
         let is_same = existing.is_some_and(|(_, present)| present == options);
@@ -371,7 +382,10 @@ impl Core {
         }
         for slot in &subscribed.snapshots {
             let is_open = self.sessions.get(key).is_some_and(|session| {
-                session.subscriptions.get(*slot).is_some_and(SubscriptionVersion::is_open)
+                session
+                    .subscriptions
+                    .get(*slot)
+                    .is_some_and(SubscriptionVersion::is_open)
             });
             if is_open {
                 self.begin_snapshot(key, *slot, commit);
@@ -445,7 +459,8 @@ impl Core {
                 continue;
             };
             if let Some(version) = session.subscriptions.get(slot) {
-                self.committed.remove(&version.filter, &Subscriber::of_session(key, version));
+                self.committed
+                    .remove(&version.filter, &Subscriber::of_session(key, version));
             }
             if !session.is_durable() {
                 self.forget_read_versions(key);
@@ -460,12 +475,16 @@ impl Core {
             return;
         };
         let head = session.reader.head(fanned).commit;
-        let needed = session.in_flight.oldest_commit().map_or(head, |oldest| oldest.min(head));
+        let needed = session
+            .in_flight
+            .oldest_commit()
+            .map_or(head, |oldest| oldest.min(head));
         for slot in session.subscriptions.forget_before(needed) {
             if session.is_durable() {
                 let began = persist::subscription_key(&session.client_id, slot);
                 self.work.delete(Space::Session, began);
-                self.work.delete(Space::Session, persist::ended(&session.client_id, slot).0);
+                self.work
+                    .delete(Space::Session, persist::ended(&session.client_id, slot).0);
             }
         }
     }
@@ -534,7 +553,11 @@ impl Core {
         for slot in unsubscribed.closed {
             self.end_version(unsubscribed.session, slot, commit, turn);
         }
-        if self.conns.get(&conn).is_some_and(|state| state.session == unsubscribed.session) {
+        if self
+            .conns
+            .get(&conn)
+            .is_some_and(|state| state.session == unsubscribed.session)
+        {
             let (packet_id, reasons) = (unsubscribed.packet_id, &unsubscribed.reasons[..]);
             turn.wire.send(conn, PacketOut::UnsubAck { packet_id, reasons });
         }

@@ -10,7 +10,7 @@ use fellbeck_core::{Properties, Record};
 
 use super::Core;
 use super::expiry::Timer;
-use super::session::SessionKey;
+use super::state::SessionKey;
 use super::turn::Turn;
 use crate::wire::Wire;
 
@@ -29,8 +29,7 @@ impl Core {
             return self.send_will(key, turn);
         }
         let at = turn.now.tick.after(Duration::from_secs(u64::from(delay_secs)));
-        session.will_at = Some(at);
-        self.timers.add(at, Timer::Will(key));
+        session.will_due = Some(self.timers.add(at, Timer::Will(key)));
     }
 
     /// A new connection goes on with the session: only a will without delay is sent.
@@ -46,7 +45,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        session.will_at = None;
+        self.timers.cancel(&mut session.will_due);
         let Some(will) = session.will.take() else {
             return;
         };

@@ -11,8 +11,9 @@ use fellbeck_core::{CommitNumber, DropReason, LogPosition, Record, RecordBlockBu
 use fellbeck_store::commit::{Append, Commit, Delete, Put, Space, Ticket, Urgency};
 
 use super::counters::Counters;
-use super::session::SessionKey;
+use super::id_hash::BuildIdHasher;
 use super::shared::GroupKey;
+use super::state::SessionKey;
 use super::subscription::{Subscribed, Unsubscribed};
 use crate::wire::ConnId;
 
@@ -26,16 +27,33 @@ pub(super) enum ReaderKey {
 /// Something that leaves when a commit is durable.
 #[derive(Debug)]
 pub(super) enum Awaited {
-    ConnAck { session_present: bool },
-    PubAck { packet_id: u16, reason: u8 },
-    PubRec { packet_id: u16, reason: u8 },
-    PubComp { packet_id: u16, reason: u8 },
+    ConnAck {
+        session_present: bool,
+    },
+    PubAck {
+        packet_id: u16,
+        reason: u8,
+    },
+    PubRec {
+        packet_id: u16,
+        reason: u8,
+    },
+    PubComp {
+        packet_id: u16,
+        reason: u8,
+    },
     Subscribed(Box<Subscribed>),
     Unsubscribed(Box<Unsubscribed>),
     /// Outbound QoS 2: the packet ID is durable.
-    Publish { session: SessionKey, packet_id: u16 },
+    Publish {
+        session: SessionKey,
+        packet_id: u16,
+    },
     /// Outbound QoS 2: that PUBREC was seen is durable.
-    PubRel { session: SessionKey, packet_id: u16 },
+    PubRel {
+        session: SessionKey,
+        packet_id: u16,
+    },
 }
 
 #[derive(Debug)]
@@ -47,6 +65,8 @@ pub(super) struct Waiting {
 
 pub(super) struct Work {
     appends: Vec<(TrackId, RecordBlockBuilder)>,
+    /// Where each track stands in `appends`.
+    append_at: HashMap<TrackId, usize, BuildIdHasher>,
     /// Appends of a commit that was given back; they come first.
     given_back: Vec<Append>,
     bytes: usize,
@@ -77,6 +97,7 @@ impl Work {
     pub(super) fn new() -> Self {
         Self {
             appends: Vec::new(),
+            append_at: HashMap::default(),
             given_back: Vec::new(),
             bytes: 0,
             changes: Vec::new(),
@@ -97,13 +118,11 @@ impl Work {
     }
 
     pub(super) fn append(&mut self, track: TrackId, record: &Record<'_>) {
-        let builder = match self.appends.iter_mut().position(|(known, _)| *known == track) {
-            Some(index) => &mut self.appends[index].1,
-            None => {
-                self.appends.push((track, RecordBlockBuilder::default()));
-                &mut self.appends.last_mut().expect("just pushed").1
-            }
-        };
+        let index = *self.append_at.entry(track).or_insert_with(|| {
+            self.appends.push((track, RecordBlockBuilder::default()));
+            self.appends.len() - 1
+        });
+        let builder = &mut self.appends[index].1;
         let before = builder.byte_len();
         builder.push(record);
         self.bytes += builder.byte_len() - before;
@@ -201,6 +220,7 @@ impl Work {
             let block = builder.finish();
             commit.appends.push(Append { track, block });
         }
+        self.append_at.clear();
         self.change_at.clear();
         for (space, key, value) in self.changes.drain(..) {
             match value {
@@ -217,7 +237,11 @@ impl Work {
     pub(super) fn give_back(&mut self, commit: Commit) {
         let newer = std::mem::take(&mut self.changes);
         self.change_at.clear();
-        self.bytes += commit.appends.iter().map(|append| append.block.bytes().len()).sum::<usize>();
+        self.bytes += commit
+            .appends
+            .iter()
+            .map(|append| append.block.bytes().len())
+            .sum::<usize>();
         let mut appends = commit.appends;
         appends.append(&mut self.given_back);
         self.given_back = appends;
@@ -240,7 +264,10 @@ impl Work {
     }
 
     pub(super) fn committed(&mut self, ticket: Ticket, commit: CommitNumber) {
-        assert!(ticket > self.done && ticket <= self.last, "each ticket is answered once, in order");
+        assert!(
+            ticket > self.done && ticket <= self.last,
+            "each ticket is answered once, in order"
+        );
         self.done = ticket;
         self.newest = self.newest.max(commit);
     }

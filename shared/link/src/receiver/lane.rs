@@ -147,16 +147,18 @@ impl ReceiveLane {
         Ok(known)
     }
 
-    /// Everything that waits, up to about `bytes_max`.
-    pub(super) fn poll_ingest(&mut self, index: LaneIndex, bytes_max: u64) -> Option<Ingest> {
+    /// Everything that waits, up to about `bytes_max` on the wire and `raw_max` when its batches are opened.
+    pub(super) fn poll_ingest(&mut self, index: LaneIndex, bytes_max: u64, raw_max: u64) -> Option<Ingest> {
         let mut entries = Vec::new();
         let mut cost = 0;
+        let mut raw = 0;
         let mut through = None;
         while let Some(next) = self
             .waiting
-            .pop_front_if(|next| cost == 0 || cost + next.cost <= bytes_max)
+            .pop_front_if(|next| cost == 0 || (cost + next.cost <= bytes_max && raw + next.entry.raw_len() <= raw_max))
         {
             cost += next.cost;
+            raw += next.entry.raw_len();
             through = Some(next.through);
             entries.push(next.entry);
         }

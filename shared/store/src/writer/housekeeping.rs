@@ -134,7 +134,7 @@ impl Writer {
                 .retention_age
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             // Up to the first that may not go: what is held must be without a hole.
-            let sealed = catalog.segments.iter().filter(|(_, segment)| segment.indexed);
+            let sealed = catalog.segments.iter().take_while(|(_, segment)| segment.indexed);
             let candidates = sealed.map(|(id, segment)| candidate(*id, segment, false)).collect();
             let bounds = CloudBounds {
                 retention_bytes: config.retention_bytes,

@@ -8,7 +8,13 @@ use super::harness::*;
 fn a_clean_session_is_connected_at_once() {
     let mut world = World::new(edge());
     let conn = world.connect("c");
-    assert_eq!(world.take(conn), [Out::ConnAck { session_present: false, reason: 0 }]);
+    assert_eq!(
+        world.take(conn),
+        [Out::ConnAck {
+            session_present: false,
+            reason: 0
+        }]
+    );
     world.disconnect(conn);
     assert_eq!(world.core.session_count(), 0);
 }
@@ -22,7 +28,13 @@ fn connack_of_a_persistent_session_follows_the_commit_of_its_state() {
     assert_eq!(world.take(conn), []);
     world.store.commit(1);
     world.deliver();
-    assert_eq!(world.take(conn), [Out::ConnAck { session_present: false, reason: 0 }]);
+    assert_eq!(
+        world.take(conn),
+        [Out::ConnAck {
+            session_present: false,
+            reason: 0
+        }]
+    );
 }
 
 /// [MQTT5-3.1.2-5] [MQTT5-3.2.2-3]
@@ -52,8 +64,18 @@ fn a_clean_start_deletes_the_old_state_before_connack() {
     world.submit();
     assert_eq!(world.take(conn), [], "the old state is still there");
     world.settle();
-    assert_eq!(world.take(conn), [Out::ConnAck { session_present: false, reason: 0 }]);
-    assert!(world.stored(Space::Session).keys().all(|key| key == "L"), "{:?}", world.stored(Space::Session));
+    assert_eq!(
+        world.take(conn),
+        [Out::ConnAck {
+            session_present: false,
+            reason: 0
+        }]
+    );
+    assert!(
+        world.stored(Space::Session).keys().all(|key| key == "L"),
+        "{:?}",
+        world.stored(Space::Session)
+    );
     world.crash();
     assert_eq!(world.core.session_count(), 0);
 }
@@ -82,7 +104,10 @@ fn a_client_id_that_cannot_be_kept_is_refused() {
     let mut world = World::new(edge());
     for client in ["", "a\0b", &"x".repeat(65_001)] {
         let conn = world.connect(client);
-        let refused = Out::ConnAck { session_present: false, reason: 0x85 };
+        let refused = Out::ConnAck {
+            session_present: false,
+            reason: 0x85,
+        };
         assert_eq!(world.take(conn), [refused]);
     }
     assert_eq!(world.core.session_count(), 0);
@@ -95,7 +120,13 @@ fn more_sessions_than_allowed_are_refused_but_known_ones_are_not() {
     let mut world = World::new(config);
     let (known, _) = world.join(persistent("p"));
     let other = world.connect("q");
-    assert_eq!(world.take(other), [Out::ConnAck { session_present: false, reason: 0x97 }]);
+    assert_eq!(
+        world.take(other),
+        [Out::ConnAck {
+            session_present: false,
+            reason: 0x97
+        }]
+    );
     world.cut(known);
     assert!(world.join(persistent("p")).1);
 }
@@ -110,6 +141,12 @@ fn packets_that_follow_connect_at_once_are_answered_after_connack() {
     world.publish(conn, "log/a", "logged", 1);
     world.settle();
     let outs = world.take(conn);
-    assert_eq!(outs[0], Out::ConnAck { session_present: false, reason: 0 });
+    assert_eq!(
+        outs[0],
+        Out::ConnAck {
+            session_present: false,
+            reason: 0
+        }
+    );
     assert!(matches!(outs[1], Out::SubAck(id, _) if id == subscribe), "{outs:?}");
 }

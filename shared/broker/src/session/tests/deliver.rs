@@ -33,9 +33,16 @@ fn clean_sessions_of_the_cloud_see_committed_records_only() {
     world.submit();
     assert_eq!(world.payloads(reader), [""; 0]);
     world.settle();
-    let got: Vec<_> = world.messages(reader).into_iter().map(|got| (got.qos, got.payload)).collect();
+    let got: Vec<_> = world
+        .messages(reader)
+        .into_iter()
+        .map(|got| (got.qos, got.payload))
+        .collect();
     assert_eq!(got, [(0, "0".to_owned()), (2, "2".to_owned())]);
-    assert!(world.stored(fellbeck_store::commit::Space::Session).is_empty(), "nothing of it is stored");
+    assert!(
+        world.stored(fellbeck_store::commit::Space::Session).is_empty(),
+        "nothing of it is stored"
+    );
 }
 
 /// Records that another part of the node appends, as the cloud's ingest does, reach subscribers like any other.
@@ -100,10 +107,17 @@ fn no_local_and_retain_as_published_are_kept_to() {
     world.retain(other, "log/b", "other's", 0);
     world.settle();
     let flags = |world: &mut World, conn| -> Vec<(String, bool)> {
-        world.messages(conn).into_iter().map(|got| (got.payload, got.retain)).collect()
+        world
+            .messages(conn)
+            .into_iter()
+            .map(|got| (got.payload, got.retain))
+            .collect()
     };
     assert_eq!(flags(&mut world, own), [("other's".to_owned(), true)]);
-    assert_eq!(flags(&mut world, other), [("mine".to_owned(), false), ("other's".to_owned(), false)]);
+    assert_eq!(
+        flags(&mut world, other),
+        [("mine".to_owned(), false), ("other's".to_owned(), false)]
+    );
 }
 
 /// [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]: most brokers break this.
@@ -167,9 +181,19 @@ fn a_slow_reader_gets_everything_once_and_in_order_at_the_seam() {
         }
         world.settle();
         // Within one commit, a session sees the tracks one after the other.
-        let order: Vec<_> = world.store.log.iter().flat_map(|block| block.tracks.iter()).flat_map(|track| {
-            track.block.iter().map(|record| String::from_utf8_lossy(record.payload).into_owned()).collect::<Vec<_>>()
-        }).collect();
+        let order: Vec<_> = world
+            .store
+            .log
+            .iter()
+            .flat_map(|block| block.tracks.iter())
+            .flat_map(|track| {
+                track
+                    .block
+                    .iter()
+                    .map(|record| String::from_utf8_lossy(record.payload).into_owned())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
         assert_eq!(order.len(), expected.len());
         assert_eq!(world.consume(reader), order);
         world.publish(publisher, "log/a", "live", 1);
@@ -177,6 +201,32 @@ fn a_slow_reader_gets_everything_once_and_in_order_at_the_seam() {
         assert_eq!(world.status("reader").unread, 0);
         world.assert_books_balance("reader");
     }
+}
+
+/// A queue must not keep blocks in memory that the store has long let go of.
+#[test]
+fn a_queue_that_grows_old_is_given_up_for_the_log() {
+    let mut config = edge();
+    config.limits.live_window_bytes = 2000;
+    let mut world = World::new(config);
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/mine", 1);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.backlog(reader);
+    world.publish(publisher, "log/mine", "a", 1);
+    world.settle();
+    assert_eq!(world.status("reader").queued, 1);
+    for _ in 0..10 {
+        world.publish(publisher, "log/other", &"x".repeat(500), 1);
+        world.settle();
+    }
+    world.pass(std::time::Duration::from_secs(1));
+    assert_eq!((world.status("reader").queued, world.status("reader").unread), (0, 1));
+    world.publish(publisher, "log/mine", "b", 1);
+    world.settle();
+    world.unblock(reader);
+    assert_eq!(world.consume(reader), ["a", "b"]);
+    world.assert_books_balance("reader");
 }
 
 /// The tail of the store is bounded: when the core comes too late, readers go on in the log.
@@ -235,7 +285,11 @@ fn expiry_counts_down_and_expired_messages_are_not_delivered() {
     world.pass(std::time::Duration::from_secs(30));
     world.now.clock = ClockQuality::Synced;
     let (reader, _) = world.join(persistent("reader"));
-    let got: Vec<_> = world.messages(reader).into_iter().map(|got| (got.payload, got.expiry_secs)).collect();
+    let got: Vec<_> = world
+        .messages(reader)
+        .into_iter()
+        .map(|got| (got.payload, got.expiry_secs))
+        .collect();
     assert_eq!(got, [("2".to_owned(), Some(70)), ("3".to_owned(), None)]);
     assert_eq!(world.status("reader").ledger.expired, 1);
     world.assert_books_balance("reader");

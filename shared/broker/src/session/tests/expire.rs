@@ -65,13 +65,22 @@ fn expiry_goes_on_across_a_restart_when_the_clock_is_known() {
 fn disconnect_may_change_the_interval_but_not_from_zero() {
     let mut world = World::new(edge());
     let (conn, _) = world.join(persistent("p"));
-    world.core.handle_disconnect(conn, 0, Some(0), world.now, &mut world.tape);
+    world
+        .core
+        .handle_disconnect(conn, 0, Some(0), world.now, &mut world.tape);
     assert_eq!(world.core.session_count(), 0);
     let (conn, _) = world.join(connect("c"));
-    world.core.handle_disconnect(conn, 0, Some(10), world.now, &mut world.tape);
-    assert_eq!((world.take(conn), world.core.session_count()), (vec![Out::Closed(0x82)], 0));
+    world
+        .core
+        .handle_disconnect(conn, 0, Some(10), world.now, &mut world.tape);
+    assert_eq!(
+        (world.take(conn), world.core.session_count()),
+        (vec![Out::Closed(0x82)], 0)
+    );
     let (conn, _) = world.join(persistent("p"));
-    world.core.handle_disconnect(conn, 0, Some(5), world.now, &mut world.tape);
+    world
+        .core
+        .handle_disconnect(conn, 0, Some(5), world.now, &mut world.tape);
     world.pass(Duration::from_secs(5));
     assert_eq!(world.core.session_count(), 0);
 }

@@ -50,7 +50,13 @@ pub(super) struct Tape {
 impl Wire for Tape {
     fn send(&mut self, to: ConnId, packet: PacketOut<'_>) -> bool {
         let out = match packet {
-            PacketOut::ConnAck { session_present, reason } => Out::ConnAck { session_present, reason },
+            PacketOut::ConnAck {
+                session_present,
+                reason,
+            } => Out::ConnAck {
+                session_present,
+                reason,
+            },
             PacketOut::Publish(delivery) => {
                 assert!(!self.backlogged.contains(&to), "a PUBLISH to a backlogged connection");
                 if self.payload_max.is_some_and(|max| delivery.record.payload.len() > max) {
@@ -199,11 +205,14 @@ impl World {
         let read = self.core.poll_read(self.now);
         if let Some(request) = &read {
             let answer = self.store.read(request.from, request.bytes_max);
-            self.core.handle_read(request.reader, Some(answer), self.now, &mut self.tape);
+            self.core
+                .handle_read(request.reader, Some(answer), self.now, &mut self.tape);
         }
         let scan = self.core.poll_scan(self.now);
         if let Some(request) = &scan {
-            let page = self.store.scan(&request.prefix, request.after.as_deref(), request.bytes_max);
+            let page = self
+                .store
+                .scan(&request.prefix, request.after.as_deref(), request.bytes_max);
             self.core.handle_scan(request.id, Some(page), self.now, &mut self.tape);
         }
         read.is_some() || scan.is_some()
@@ -242,11 +251,22 @@ impl World {
     pub(super) fn join(&mut self, connect: Connect) -> (ConnId, bool) {
         let conn = self.connect_with(connect);
         self.settle();
-        let out = self.tape.sent.iter().find(|(to, _)| *to == conn).map(|(_, out)| out.clone());
-        let Some(Out::ConnAck { session_present, reason: 0 }) = out else {
+        let out = self
+            .tape
+            .sent
+            .iter()
+            .find(|(to, _)| *to == conn)
+            .map(|(_, out)| out.clone());
+        let Some(Out::ConnAck {
+            session_present,
+            reason: 0,
+        }) = out
+        else {
             panic!("no CONNACK, but {out:?}");
         };
-        self.tape.sent.retain(|(to, out)| *to != conn || !matches!(out, Out::ConnAck { .. }));
+        self.tape
+            .sent
+            .retain(|(to, out)| *to != conn || !matches!(out, Out::ConnAck { .. }));
         (conn, session_present)
     }
 
@@ -273,7 +293,13 @@ impl World {
             properties: &[],
             expiry_secs: send.expiry_secs,
         };
-        let Self { core, tape, now, pressure, .. } = self;
+        let Self {
+            core,
+            tape,
+            now,
+            pressure,
+            ..
+        } = self;
         core.handle_publish(conn, publish, *pressure, *now, tape)
     }
 
@@ -435,7 +461,11 @@ impl World {
     /// P9: what was matched is acked, in flight, expired or dropped.
     pub(super) fn assert_books_balance(&self, client: &str) {
         let status = self.status(client);
-        assert_eq!(status.ledger.in_flight(), status.in_flight as u64, "{client}: {status:?}");
+        assert_eq!(
+            status.ledger.in_flight(),
+            status.in_flight as u64,
+            "{client}: {status:?}"
+        );
     }
 
     pub(super) fn stored(&self, space: Space) -> BTreeMap<String, Vec<u8>> {

@@ -54,9 +54,17 @@ fn state_of_a_newer_program_stops_the_start() {
 #[test]
 fn a_value_cut_short_is_discarded_and_the_rest_is_restored() {
     let world = full_store();
-    let kinds: std::collections::BTreeSet<u8> =
-        world.store.values_of(Space::Session).iter().map(|stored| stored.key[0]).collect();
-    assert_eq!(kinds, std::collections::BTreeSet::from(*b"CEGLMQS"), "every kind of value is there");
+    let kinds: std::collections::BTreeSet<u8> = world
+        .store
+        .values_of(Space::Session)
+        .iter()
+        .map(|stored| stored.key[0])
+        .collect();
+    assert_eq!(
+        kinds,
+        std::collections::BTreeSet::from(*b"CEGLMQS"),
+        "every kind of value is there"
+    );
     for index in 0..world.store.values_of(Space::Session).len() {
         let mut values = world.store.values_of(Space::Session);
         let length = values[index].value.len();

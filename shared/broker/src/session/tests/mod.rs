@@ -6,6 +6,7 @@ mod expire;
 mod harness;
 mod hostile;
 mod model;
+mod model_check;
 mod publish;
 mod resume;
 mod retain;

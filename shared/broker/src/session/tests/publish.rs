@@ -28,7 +28,12 @@ fn acknowledgements_leave_in_the_order_of_the_messages() {
     let d = world.publish(conn, "other", "4", 2);
     assert_eq!(world.take(conn), []);
     world.settle();
-    let expected = [Out::PubAck(a, 0), Out::PubAck(b, 0), Out::PubRec(c, 0), Out::PubRec(d, 0)];
+    let expected = [
+        Out::PubAck(a, 0),
+        Out::PubAck(b, 0),
+        Out::PubRec(c, 0),
+        Out::PubRec(d, 0),
+    ];
     assert_eq!(world.take(conn), expected);
     let e = world.publish(conn, "other", "5", 1);
     assert_eq!(world.take(conn), [Out::PubAck(e, 0)], "nothing to wait for");
@@ -50,7 +55,13 @@ fn a_qos2_message_sent_again_is_acknowledged_and_not_stored_again() {
             world.cut(conn);
         }
         let (conn, _) = world.join(persistent("p"));
-        world.publish_with(conn, &Send { dup: true, ..send.clone() });
+        world.publish_with(
+            conn,
+            &Send {
+                dup: true,
+                ..send.clone()
+            },
+        );
         world.settle();
         assert_eq!(world.take(conn), [Out::PubRec(9, 0)]);
         assert_eq!(world.store.log.len(), 1);
@@ -120,7 +131,11 @@ fn acknowledged_messages_free_the_receive_maximum() {
         let one = world.publish(conn, "log/a", "1", 1);
         let two = world.publish(conn, "log/a", "2", 2);
         world.settle();
-        assert_eq!(world.take(conn), [Out::PubAck(one, 0), Out::PubRec(two, 0)], "round {round}");
+        assert_eq!(
+            world.take(conn),
+            [Out::PubAck(one, 0), Out::PubRec(two, 0)],
+            "round {round}"
+        );
         world.pubrel(conn, two);
         world.settle();
         assert_eq!(world.take(conn), [Out::PubComp(two, 0)]);
@@ -198,7 +213,13 @@ fn a_commit_that_the_store_did_not_take_is_part_of_the_next() {
     world.retain(conn, "log/r", "new", 0);
     world.settle();
     assert_eq!(world.take(conn), [Out::PubAck(a, 0), Out::PubAck(b, 0)]);
-    let log: Vec<_> = world.store.log.iter().flat_map(|block| block.tracks[0].block.iter()).map(|record| record.payload.to_vec()).collect();
+    let log: Vec<_> = world
+        .store
+        .log
+        .iter()
+        .flat_map(|block| block.tracks[0].block.iter())
+        .map(|record| record.payload.to_vec())
+        .collect();
     assert_eq!(log, [b"1".to_vec(), b"old".to_vec(), b"2".to_vec(), b"new".to_vec()]);
     let (reader, _) = world.join(connect("r"));
     world.subscribe(reader, "log/r", 0);

@@ -228,7 +228,10 @@ fn the_floor_follows_the_slowest_persistent_session() {
     assert_eq!(world.consume(reader).len(), 11);
     world.pass(Duration::from_secs(1));
     world.settle();
-    assert!(world.store.floor > Some(world.store.log[10].commit), "an idle session pins nothing");
+    assert!(
+        world.store.floor > Some(world.store.log[10].commit),
+        "an idle session pins nothing"
+    );
     // Nor does it after a crash, when it reads on by itself.
     world.crash();
     world.settle();
@@ -281,7 +284,9 @@ fn a_message_that_the_client_refuses_is_complete() {
     let (mut world, first) = reader_with_messages(edge(), 2, 1);
     let (reader, _) = world.join(persistent("reader"));
     world.take(reader);
-    world.core.handle_pubrec(reader, first[0].packet_id.unwrap(), 0x97, world.now, &mut world.tape);
+    world
+        .core
+        .handle_pubrec(reader, first[0].packet_id.unwrap(), 0x97, world.now, &mut world.tape);
     world.settle();
     assert_eq!((world.take(reader), world.status("reader").in_flight), (vec![], 0));
 }

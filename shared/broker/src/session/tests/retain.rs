@@ -28,7 +28,8 @@ fn a_new_subscription_is_sent_what_is_retained() {
             let (reader, _) = world.join(client);
             world.subscribe(reader, "#", 1);
             let expected = [("home/b", "unlogged", 1, true), ("log/a", "new", 1, true)];
-            let expected = expected.map(|(topic, payload, qos, flag)| (topic.to_owned(), payload.to_owned(), qos, flag));
+            let expected =
+                expected.map(|(topic, payload, qos, flag)| (topic.to_owned(), payload.to_owned(), qos, flag));
             assert_eq!(retained(&mut world, reader), expected);
         }
     }
@@ -49,7 +50,15 @@ fn retain_handling_decides_who_is_sent_retained_messages() {
             world.subscribe_with(reader, None, vec![wanted]);
             world.consume(reader).len()
         };
-        assert_eq!([count(1, "log/a"), count(1, "log/a"), count(0, "log/a"), count(2, "log/#")], [1, 0, 1, 0]);
+        assert_eq!(
+            [
+                count(1, "log/a"),
+                count(1, "log/a"),
+                count(0, "log/a"),
+                count(2, "log/#")
+            ],
+            [1, 0, 1, 0]
+        );
         // [MQTT5-3.8.3.1]
         assert_eq!(count(0, "$share/g/log/a"), 0);
     }
@@ -85,7 +94,8 @@ fn live_changes_follow_the_snapshot() {
             }
         }
         let position = |topic: &str, payload: &str, flag: bool| {
-            got.iter().position(|entry| *entry == (topic.to_owned(), payload.to_owned(), flag))
+            got.iter()
+                .position(|entry| *entry == (topic.to_owned(), payload.to_owned(), flag))
         };
         assert!(position("log/a", "old", true).is_some() && position("log/c", "old", true).is_some());
         // The page may have been read before or after the change; the new value comes live in any case, and last.
@@ -133,6 +143,33 @@ fn a_crash_in_the_middle_of_a_snapshot_shows_each_retained_qos2_message_once() {
     }
     assert_eq!(seen, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
     world.assert_books_balance("reader");
+}
+
+/// [MQTT5-4.4.0-1]: the same packet, subscription identifier included.
+#[test]
+fn an_unacknowledged_retained_message_comes_again_as_it_was() {
+    for restart in [false, true] {
+        let mut world = World::new(edge());
+        let (publisher, _) = world.join(connect("publisher"));
+        world.retain(publisher, "log/a", "x", 2);
+        world.settle();
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe_with(reader, Some(9), vec![sub("log/#", 2)]);
+        let first = world.messages(reader);
+        assert_eq!((first.len(), &first[0].ids[..]), (1, &[9][..]));
+        if restart {
+            world.crash();
+        }
+        let (reader, _) = world.join(persistent("reader"));
+        assert_eq!(
+            world.messages(reader),
+            [Got {
+                dup: true,
+                ..first[0].clone()
+            }],
+            "restart {restart}"
+        );
+    }
 }
 
 /// A retained message in flight whose value was replaced meanwhile: the new one came by the subscription.

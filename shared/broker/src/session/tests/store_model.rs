@@ -42,7 +42,10 @@ impl StoreModel {
         let all = all.chain(commit.deletes.iter().map(|delete| (delete.space, &delete.key)));
         for (space, key) in all {
             assert!(!key.is_empty() && key.len() <= 65_535, "the store refuses such a key");
-            assert!(keys.insert((space_number(space), key.clone())), "one change per key and commit");
+            assert!(
+                keys.insert((space_number(space), key.clone())),
+                "one change per key and commit"
+            );
         }
         assert!(commit.appends.iter().all(|append| !append.block.is_empty()));
         self.tickets += 1;
@@ -138,7 +141,9 @@ impl StoreModel {
             bytes += block.byte_len();
             blocks.push((**block).clone());
         }
-        let next = blocks.last().map_or(from, |last| LogPosition::after(last.commit).max(from));
+        let next = blocks
+            .last()
+            .map_or(from, |last| LogPosition::after(last.commit).max(from));
         LogRead {
             blocks,
             next,
@@ -161,7 +166,10 @@ impl StoreModel {
     }
 
     pub(super) fn values_of(&self, space: Space) -> Vec<Stored> {
-        let of_space = self.values.iter().filter(|((number, _), _)| *number == space_number(space));
+        let of_space = self
+            .values
+            .iter()
+            .filter(|((number, _), _)| *number == space_number(space));
         of_space.map(|(_, stored)| stored.clone()).collect()
     }
 

@@ -1,12 +1,20 @@
 //! SUBSCRIBE and UNSUBSCRIBE: reason codes, and subscriptions over time.
 
-use super::super::tests::harness::*;
+use super::harness::*;
 
 /// [MQTT5-3.9.3-1] [MQTT5-3.9.3-3]
 #[test]
 fn bad_filters_are_answered_one_by_one() {
     let mut world = World::new(edge());
-    let filters = || vec![sub("a/#", 2), sub("a/#/b", 1), sub("", 0), sub("$share/g", 0), sub("b", 0)];
+    let filters = || {
+        vec![
+            sub("a/#", 2),
+            sub("a/#/b", 1),
+            sub("", 0),
+            sub("$share/g", 0),
+            sub("b", 0),
+        ]
+    };
     let (new, _) = world.join(connect("new"));
     assert_eq!(world.subscribe_with(new, None, filters()), [2, 0x8f, 0x8f, 0x8f, 0]);
     let (old, _) = world.join(old_version(persistent("old")));
@@ -23,7 +31,10 @@ fn more_subscriptions_than_allowed_are_refused_but_known_ones_may_change() {
     let mut world = World::new(config);
     for client in [connect("clean"), persistent("durable")] {
         let (conn, _) = world.join(client);
-        assert_eq!(world.subscribe_with(conn, None, vec![sub("a", 0), sub("b", 0), sub("c", 0)]), [0, 0, 0x97]);
+        assert_eq!(
+            world.subscribe_with(conn, None, vec![sub("a", 0), sub("b", 0), sub("c", 0)]),
+            [0, 0, 0x97]
+        );
         assert_eq!(world.subscribe(conn, "a", 2), [2]);
         assert_eq!(world.unsubscribe(conn, "b"), [0]);
         assert_eq!(world.subscribe(conn, "c", 1), [1]);
@@ -86,89 +97,53 @@ fn a_clean_session_of_the_edge_is_subscribed_at_once() {
     world.settle();
     let outs = world.take(conn);
     assert_eq!(outs[0], Out::SubAck(id, vec![0]));
-    assert!(matches!(&outs[1], Out::Publish(got) if got.payload == "mine"), "{outs:?}");
+    assert!(
+        matches!(&outs[1], Out::Publish(got) if got.payload == "mine"),
+        "{outs:?}"
+    );
 }
 
-/// What was subscribed when a record was committed decides, however late it is read.
+/// What was subscribed when a record was committed decides, however late it is read, also after a crash: versions are stored.
 #[test]
 fn records_are_matched_with_the_subscriptions_of_their_time() {
     for restart in [false, true] {
         let mut world = World::new(edge());
-        let (conn, _) = world.join(persistent("p"));
-        let (mut publisher, _) = world.join(connect("q"));
-        // The window stays closed, so all this is read from the log later.
+        let (mut conn, _) = world.join(persistent("p"));
+        let (publisher, _) = world.join(connect("q"));
+        // Nothing can be sent, so all this is delivered later.
         world.backlog(conn);
-        let mut step = |world: &mut World, name: &str| {
+        let step = |world: &mut World, name: &str| {
             world.publish(publisher, "log/a", name, 2);
             world.settle();
-            if restart {
-                world.pass(std::time::Duration::from_secs(1));
-                world.settle();
-                world.crash();
-                (publisher, _) = world.join(connect("q"));
-                let (conn, _) = world.join(persistent("p"));
-                assert_eq!(conn, conn);
-            }
-        };
-        let mut current = conn;
-        let mut rejoin = |world: &mut World| {
-            if restart {
-                (current, _) = world.join(persistent("p"));
-                world.backlog(current);
-            }
-            current
         };
         step(&mut world, "not subscribed");
-        let conn = rejoin(&mut world);
         world.subscribe_with(conn, Some(1), vec![sub("log/#", 1)]);
-        world.backlog(conn);
         step(&mut world, "at 1");
-        let conn = rejoin(&mut world);
         world.subscribe_with(conn, Some(2), vec![sub("log/#", 2)]);
         step(&mut world, "at 2");
-        let conn = rejoin(&mut world);
         world.unsubscribe(conn, "log/#");
         step(&mut world, "in between");
-        let conn = rejoin(&mut world);
-        world.subscribe(conn, "log/a", 0);
         world.subscribe_with(conn, Some(3), vec![sub("log/+", 1)]);
         step(&mut world, "at 3");
         if restart {
-            continue;
+            world.crash();
+            (conn, _) = world.join(persistent("p"));
+        } else {
+            world.unblock(conn);
+            world.settle();
         }
-        world.unblock(conn);
-        world.settle();
-        let got: Vec<_> = world.messages(conn).into_iter().map(|got| (got.payload, got.qos, got.ids)).collect();
+        let got: Vec<_> = world
+            .messages(conn)
+            .into_iter()
+            .map(|got| (got.payload, got.qos, got.ids))
+            .collect();
         let expected = [("at 1", 1, vec![1]), ("at 2", 2, vec![2]), ("at 3", 1, vec![3])];
-        assert_eq!(got, expected.map(|(payload, qos, ids)| (payload.to_owned(), qos, ids)));
+        assert_eq!(
+            got,
+            expected.map(|(payload, qos, ids)| (payload.to_owned(), qos, ids)),
+            "restart {restart}"
+        );
     }
-}
-
-/// The same, with a crash after everything: the versions are stored.
-#[test]
-fn records_are_matched_with_the_subscriptions_of_their_time_after_a_crash() {
-    let mut world = World::new(edge());
-    let (conn, _) = world.join(persistent("p"));
-    let (publisher, _) = world.join(connect("q"));
-    world.backlog(conn);
-    let step = |world: &mut World, name: &str| {
-        world.publish(publisher, "log/a", name, 2);
-        world.settle();
-    };
-    step(&mut world, "not subscribed");
-    world.subscribe_with(conn, Some(1), vec![sub("log/#", 1)]);
-    step(&mut world, "at 1");
-    world.subscribe_with(conn, Some(2), vec![sub("log/#", 2)]);
-    step(&mut world, "at 2");
-    world.unsubscribe(conn, "log/#");
-    step(&mut world, "in between");
-    world.subscribe_with(conn, Some(3), vec![sub("log/+", 1)]);
-    step(&mut world, "at 3");
-    world.crash();
-    let (conn, _) = world.join(persistent("p"));
-    let got: Vec<_> = world.messages(conn).into_iter().map(|got| (got.payload, got.qos, got.ids)).collect();
-    let expected = [("at 1", 1, vec![1]), ("at 2", 2, vec![2]), ("at 3", 1, vec![3])];
-    assert_eq!(got, expected.map(|(payload, qos, ids)| (payload.to_owned(), qos, ids)));
 }
 
 /// Versions that were read past go, from memory and from the store.

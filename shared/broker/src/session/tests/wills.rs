@@ -44,7 +44,9 @@ fn a_will_is_sent_unless_the_client_says_goodbye() {
         assert_eq!(scene.wills(), 0, "DISCONNECT 0x00");
         let conn = scene.client(persists, 0);
         let Scene { world, .. } = &mut scene;
-        world.core.handle_disconnect(conn, 0x04, None, world.now, &mut world.tape);
+        world
+            .core
+            .handle_disconnect(conn, 0x04, None, world.now, &mut world.tape);
         assert_eq!(scene.wills(), 1, "DISCONNECT 0x04");
         assert_eq!(scene.world.store.log.len(), 2, "a will is a message like any other");
     }
@@ -145,7 +147,7 @@ fn a_retained_will_is_retained() {
     scene.world.settle();
     let (late, _) = scene.world.join(connect("late"));
     scene.world.subscribe(late, "log/will/#", 0);
-    assert_eq!(scene.world.messages(late)[0].retain, true);
+    assert!(scene.world.messages(late)[0].retain);
 }
 
 #[test]
@@ -154,5 +156,11 @@ fn a_will_to_a_topic_of_the_node_is_refused() {
     let mut client = connect("c");
     client.will = Some(will("$SYS/x", "x"));
     let conn = world.connect_with(client);
-    assert_eq!(world.take(conn), [Out::ConnAck { session_present: false, reason: 0x90 }]);
+    assert_eq!(
+        world.take(conn),
+        [Out::ConnAck {
+            session_present: false,
+            reason: 0x90
+        }]
+    );
 }

@@ -6,8 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use fellbeck_core::{CommitNumber, DropReason, Tick};
+use fellbeck_core::{CommitNumber, DropReason, LogPosition, QoS};
 
+use super::expiry::TimerId;
 use super::in_flight::{InFlight, Step};
 use super::inbound::Inbound;
 use super::message::Item;
@@ -54,9 +55,9 @@ pub(crate) struct Session {
     pub(super) connected_at: CommitNumber,
     /// Session Expiry Interval as granted; 0: ends with the connection.
     pub(super) expiry_secs: u32,
-    pub(super) expires_at: Option<Tick>,
+    pub(super) expires: Option<TimerId>,
     pub(super) will: Option<Box<Will>>,
-    pub(super) will_at: Option<Tick>,
+    pub(super) will_due: Option<TimerId>,
     pub(super) subscriptions: Subscriptions,
     /// Groups that it is a member of, by its subscription.
     pub(super) groups: Vec<(u32, GroupKey)>,
@@ -81,9 +82,9 @@ impl Session {
             attached: None,
             connected_at: CommitNumber(0),
             expiry_secs: 0,
-            expires_at: None,
+            expires: None,
             will: None,
-            will_at: None,
+            will_due: None,
             subscriptions: Subscriptions::default(),
             groups: Vec::new(),
             reader,
@@ -149,14 +150,21 @@ impl Session {
             Some(attached) if !self.resend.is_empty() => {
                 attached.used < attached.window && self.resend_position().is_some()
             }
-            Some(_) => self.reader.mode == Mode::Behind && self.reader.queue.is_empty() && self.reserved.is_empty() && !self.snapshots.is_active(),
+            Some(_) => {
+                self.reader.mode == Mode::Behind
+                    && self.reader.queue.is_empty()
+                    && self.reserved.is_empty()
+                    && !self.snapshots.is_active()
+            }
             // A session that is away reads only to find out whether it is behind at all, so that its head can move on.
-            None => self.is_durable() && self.attached.is_none() && self.reader.mode == Mode::Behind && !self.reader.found,
+            None => {
+                self.is_durable() && self.attached.is_none() && self.reader.mode == Mode::Behind && !self.reader.found
+            }
         }
     }
 
     /// Position of the message that must be sent again next, when the log has it.
-    pub(super) fn resend_position(&self) -> Option<fellbeck_core::LogPosition> {
+    pub(super) fn resend_position(&self) -> Option<LogPosition> {
         let next = self.in_flight.get(*self.resend.front()?)?;
         next.source.position()
     }
@@ -173,10 +181,10 @@ impl Session {
         }
         self.inbound.forget_connection();
         for item in self.reader.rewind(fanned) {
-            let reason = if item.qos == fellbeck_core::QoS::AtMostOnce {
+            let reason = if item.qos == QoS::AtMostOnce {
                 DropReason::Qos0Offline
             } else {
-                DropReason::SessionEnded
+                DropReason::NotLogged
             };
             self.drop_matched(reason, 1, work);
         }
