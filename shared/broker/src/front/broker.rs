@@ -323,6 +323,21 @@ impl Broker {
     }
 
     /// From now on nothing is read.
+    /// Delivers nothing new from now on.
+    pub(super) fn be_quiet(&self) {
+        self.state.borrow_mut().wire.be_quiet();
+    }
+
+    /// Whether a connected client still has messages to acknowledge.
+    pub(super) fn awaits_acks(&self) -> bool {
+        self.state.borrow().core.awaits_acks()
+    }
+
+    /// Hands everything to the store that is otherwise written once a second.
+    pub(super) fn flush_all(&self) {
+        self.state.borrow_mut().core.flush_all();
+    }
+
     pub(super) fn start_closing(&self) {
         self.closing.set(true);
         self.update_pause();

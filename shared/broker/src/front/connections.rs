@@ -22,6 +22,8 @@ pub(super) struct Connections {
     scratch: Vec<u8>,
     /// Number of open connections, as other threads see it.
     count: Arc<AtomicUsize>,
+    /// The node drains: nothing new is delivered, so that what clients hold is acknowledged before their connections end.
+    quiet: bool,
 }
 
 impl Connections {
@@ -31,7 +33,13 @@ impl Connections {
             counters: Counters::new(),
             scratch: Vec::with_capacity(1024),
             count,
+            quiet: false,
         }
+    }
+
+    /// From now on no PUBLISH leaves; acknowledgements do.
+    pub(super) fn be_quiet(&mut self) {
+        self.quiet = true;
     }
 
     pub(super) fn insert(&mut self, connection: Rc<Connection>) {
@@ -100,7 +108,7 @@ impl Wire for Connections {
     }
 
     fn is_backlogged(&self, to: ConnId) -> bool {
-        self.open.get(&to).is_some_and(|connection| connection.is_backlogged())
+        self.quiet || self.open.get(&to).is_some_and(|connection| connection.is_backlogged())
     }
 
     fn close(&mut self, to: ConnId, why: Close) {

@@ -307,9 +307,17 @@ fn restore(broker: &Broker) -> Result<(), FrontError> {
 const LAST_READS: usize = 16;
 
 async fn drain(broker: &Rc<Broker>) {
+    broker.be_quiet();
     for _ in 0..LAST_READS {
         tokio::task::yield_now().await;
     }
+    // A subscriber that does not acknowledge in time is sent the message again when it comes back, with DUP.
+    let acknowledged = async {
+        while broker.awaits_acks() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(ACKS_WITHIN, acknowledged).await.ok();
     broker.start_closing();
     settle(broker).await;
     for connection in broker.connections() {
@@ -318,7 +326,8 @@ async fn drain(broker: &Rc<Broker>) {
     while broker.sockets.get() > 0 {
         tokio::time::sleep(POLL).await;
     }
-    // Sessions heard of the end of their connections; that is written too.
+    // Sessions heard of the end of their connections; that is written too, and what is otherwise written once a second.
+    broker.flush_all();
     settle(broker).await;
 }
 
@@ -329,6 +338,8 @@ const SHUTTING_DOWN: Fault = Fault {
 };
 
 const POLL: Duration = Duration::from_millis(2);
+/// Time that subscribers get to acknowledge what they were sent.
+const ACKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Waits until all that the core gathered is durable and its acks are in write buffers.
 async fn settle(broker: &Rc<Broker>) {

@@ -46,6 +46,20 @@ impl Core {
         self.work.bytes() >= limits.commit_bytes_max || self.work.outstanding() >= limits.outstanding_max as u64
     }
 
+    /// Writes what is otherwise written once a second: the node is about to stop.
+    pub fn flush_all(&mut self) {
+        self.flush();
+        self.work.want_commit();
+    }
+
+    /// Whether a connected client still has messages to acknowledge.
+    #[must_use]
+    pub fn awaits_acks(&self) -> bool {
+        self.sessions
+            .iter()
+            .any(|session| session.attached.is_some_and(|attached| attached.used > 0))
+    }
+
     /// Writes all cursors that moved, the level mark and the floor, without asking for a commit of their own.
     pub(super) fn flush(&mut self) {
         self.fall_behind_where_old();
