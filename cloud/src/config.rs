@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use fellbeck_core::limits::PACKET_MAX_CLOUD;
 use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 use fellbeck_ops::config::{ByteSize, ConfigError, HostPorts, Listen, ranged};
+use fellbeck_ops::identity::CaFiles;
 use fellbeck_ops::logging::LogConfig;
 use serde::Deserialize;
 
@@ -83,6 +84,10 @@ pub(crate) struct LinkConfig {
     pub(crate) credit: ByteSize,
     /// Edges linked at once; more are refused.
     pub(crate) edges_max: u32,
+    /// Certificate (PEM) of a CA of the operator's own. Empty: the node makes its CA at first start.
+    pub(crate) ca_certificate: String,
+    /// Key (PEM) of that CA.
+    pub(crate) ca_key: String,
 }
 
 impl Default for LinkConfig {
@@ -95,6 +100,8 @@ impl Default for LinkConfig {
             probe_timeout_ms: 2_000,
             credit: ByteSize(4 << 20),
             edges_max: 10_000,
+            ca_certificate: String::new(),
+            ca_key: String::new(),
         }
     }
 }
@@ -166,6 +173,10 @@ impl CloudConfig {
         self.session.validate()?;
         ranged("store.segment", self.store.segment.0, (256 << 10)..=(16 << 30))?;
         ranged("store.tail", self.store.tail.0, (64 << 10)..=(16 << 30))?;
+        if self.link.ca_certificate.is_empty() != self.link.ca_key.is_empty() {
+            let reason = "a CA needs both `link.ca_certificate` and `link.ca_key`";
+            return Err(ConfigError::invalid("link.ca_key", &self.link.ca_key, reason));
+        }
         if self.kafka.listen != Listen::OFF {
             let allowed = "\"\" (the Kafka endpoint is not built yet)";
             return Err(out_of_range("kafka.listen", self.kafka.listen.to_string(), allowed));
@@ -195,6 +206,16 @@ impl CloudConfig {
             });
         }
         streams
+    }
+}
+
+impl LinkConfig {
+    /// The CA that the operator gives, if any.
+    pub(crate) fn given_ca(&self) -> Option<CaFiles> {
+        (!self.ca_certificate.is_empty()).then(|| CaFiles {
+            certificate: PathBuf::from(&self.ca_certificate),
+            key: PathBuf::from(&self.ca_key),
+        })
     }
 }
 

@@ -57,8 +57,8 @@ async fn serve(
 ) -> Result<(), NodeError> {
     let mut signals = Signals::install().map_err(NodeError::Runtime)?;
     let clock = NodeClock::start();
-    let identity =
-        CloudIdentity::open(data_dir, None, clock.wall()).map_err(|error| NodeError::Identity(error.to_string()))?;
+    let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), clock.wall())
+        .map_err(|error| NodeError::Identity(error.to_string()))?;
     let streams = streams(config, store)?;
     let parts = broker_parts(config, streams.clone());
     let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;

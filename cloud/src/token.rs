@@ -26,7 +26,8 @@ pub(crate) fn create(config: &CloudConfig, edge: &str, addresses: &[String], hou
         source,
     })?;
     let now = NodeClock::start().wall();
-    let identity = CloudIdentity::open(data_dir, None, now).map_err(|error| NodeError::Identity(error.to_string()))?;
+    let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), now)
+        .map_err(|error| NodeError::Identity(error.to_string()))?;
     let lifetime = Duration::from_secs(hours * 3600);
     let token = identity
         .create_token(&name, &addresses, lifetime, now)

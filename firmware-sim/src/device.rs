@@ -2,7 +2,7 @@
 //!
 //! In: a [`DeviceSpec`] and the phase of the run. Out: publishes to a broker, entries in the ledger.
 //! Two tasks: one publishes on time and never waits for the network, the other does nothing but poll the client.
-//! They share a [`Shared`] behind a std mutex that is never held over an await.
+//! They share a `Shared` behind a std mutex that is never held over an await.
 //!
 //! The device keeps its messages until they are acknowledged, however often its broker dies. It does not check what
 //! comes out at the other end: that is the consumer's part.

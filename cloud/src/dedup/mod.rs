@@ -4,4 +4,6 @@
 //! records that it covers (I3, I4).
 
 pub(crate) mod book;
+#[cfg(test)]
+mod golden_tests;
 pub(crate) mod mark;

@@ -353,6 +353,8 @@ impl Driver {
         metrics::counter!("fellbeck_link_received_bytes_total").increment(now.bytes - self.counted.bytes);
         metrics::counter!("fellbeck_link_received_records_total").increment(now.records - self.counted.records);
         metrics::counter!("fellbeck_link_duplicates_total").increment(now.duplicates - self.counted.duplicates);
+        metrics::counter!("fellbeck_link_expired_records_total")
+            .increment(now.skipped_records - self.counted.skipped_records);
         self.counted = now;
     }
 }

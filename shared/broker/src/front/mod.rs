@@ -2,7 +2,7 @@
 //!
 //! In: TCP connections, and what the store answers. Out: calls on the session core, packets on the wire, commits for the store.
 //! ntex-mqtt does version detection, decoding, the handshake and TLS; our middleware takes every packet after CONNECT, and
-//! outbound packets are written by [`encode`]. All of it runs on one thread, `mqtt`, with the core, so a message crosses no
+//! outbound packets are written by `encode`. All of it runs on one thread, `mqtt`, with the core, so a message crosses no
 //! channel between socket and commit.
 //! Decides nothing about messages and sessions: that is [`session`](crate::session).
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use fellbeck_core::Tick;
 use fellbeck_store::{Committed, Store, TailRead};
 use ntex::rt::spawn;
 use tokio::sync::{mpsc, watch};
@@ -149,6 +150,7 @@ fn give_blocks(store: &Store, state: &mut State, blocks: TailRead, now: Now) -> 
 
 /// The clock: the core's deadlines, keep-alive, writers that stand still.
 pub(super) async fn run_clock(broker: Rc<Broker>) {
+    let mut books_at = Tick::default();
     loop {
         let sleep = broker.until_timeout().min(TICK).max(Duration::from_millis(1));
         tokio::time::sleep(sleep).await;
@@ -158,6 +160,10 @@ pub(super) async fn run_clock(broker: Rc<Broker>) {
         broker.update_pause();
         metrics::gauge!("fellbeck_broker_partial_bytes").set(broker.assembly.used() as f64);
         let now = broker.now();
+        if now.tick >= books_at {
+            books_at = now.tick.after(TICK);
+            broker.with(|state, _| state.core.books()).publish();
+        }
         for connection in broker.connections() {
             watch_connection(&broker, &connection, now);
         }

@@ -129,6 +129,12 @@ impl InFlight {
         self.live
     }
 
+    /// Entries that are not complete and were not sent for a shared group.
+    pub(super) fn of_its_own(&self) -> usize {
+        let own = |entry: &&Entry| entry.step != Step::Gone && entry.source.group().is_none();
+        self.entries.iter().filter(own).count()
+    }
+
     /// False while no packet ID can be given.
     pub(super) fn has_free_id(&self) -> bool {
         self.entries

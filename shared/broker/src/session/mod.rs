@@ -7,6 +7,7 @@
 //! What it does not do: encode packets, measure keep-alive, resolve aliases, authenticate; that is the front.
 
 mod acks;
+mod books;
 mod catchup;
 mod config;
 mod connection;
@@ -14,6 +15,8 @@ mod counters;
 mod expiry;
 mod fanout;
 mod flush;
+#[cfg(test)]
+mod golden_tests;
 mod id_hash;
 mod in_flight;
 mod inbound;
@@ -40,6 +43,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use fellbeck_core::{CommitNumber, LogPosition, Tick, Trie};
 
+pub use books::Books;
 pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;

@@ -54,7 +54,7 @@ pub fn retained_change(record: &Record<'_>) -> RetainedChange {
     })
 }
 
-fn decode(value: &Bytes) -> Option<RecordBlock> {
+pub(super) fn decode(value: &Bytes) -> Option<RecordBlock> {
     match value.first() {
         Some(&VALUE_VERSION) => RecordBlock::parse(value.slice(1..), 1).ok(),
         _ => None,

@@ -39,7 +39,7 @@ pub(in crate::session) fn group(group: &Group, fanned: CommitNumber) -> (Bytes, 
 const GROUP_SINCE: u8 = 2;
 
 impl StoredGroup {
-    fn encode(&self) -> Bytes {
+    pub(in crate::session) fn encode(&self) -> Bytes {
         let since = if self.since.is_some() { GROUP_SINCE } else { 0 };
         let mut out = vec![VERSION, u8::from(self.level) | since];
         if let Some(since) = self.since {

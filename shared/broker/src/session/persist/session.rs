@@ -34,7 +34,7 @@ const WILL_RETAIN: u8 = 4;
 const WILL_EXPIRY: u8 = 8;
 
 impl StoredSession {
-    fn encode(&self) -> Bytes {
+    pub(in crate::session) fn encode(&self) -> Bytes {
         let will = self.will.as_ref();
         let mut flags = 0;
         for (flag, set) in [
