@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need and a fresh Debian machine lacks: mosquitto as a peer, its clients as real users.
+# Installs what the tests need and a fresh Debian machine lacks: mosquitto as a peer, its clients as real users, strace to see syncs.
 # Does nothing where it is there already. Needs root only when something is missing.
 set -euo pipefail
 
 missing=()
 command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 command -v mosquitto_pub >/dev/null 2>&1 && command -v mosquitto_sub >/dev/null 2>&1 || missing+=(mosquitto-clients)
+command -v strace >/dev/null 2>&1 || missing+=(strace)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 [ ${#missing[@]} -gt 0 ] || exit 0
 

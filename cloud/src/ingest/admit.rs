@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fellbeck_core::Incarnation;
-use fellbeck_core::limits::{BATCH_MAX_EDGE, FRAME_OVERHEAD_MAX};
+use fellbeck_core::limits::FRAME_MAX;
 use fellbeck_link::admission::{Circumstances, Relation};
 use fellbeck_link::{
     Admission, ByeReason, ControlFrame, Decision, Hello, LiveConnection, Receiver, ReceiverConfig, RefuseCode,
@@ -31,8 +31,6 @@ use crate::dedup::mark::{edge_key, edge_value};
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Connections of one edge that may wait to be admitted; one more is told to come back.
 const WAITING_MAX: usize = 2;
-/// Largest frame of a lane: what the largest batch of an edge needs.
-const LANE_FRAME_MAX: usize = BATCH_MAX_EDGE + FRAME_OVERHEAD_MAX;
 /// Time for a refusal to arrive before the connection is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -105,7 +103,7 @@ async fn negotiate(
     let _waiting = Waiting::enter(slot)?;
     let hello = greet(streams, parts, identity).await?;
     let (driver, ends) = admit(connection, parts, slot, identity, &hello).await?;
-    streams.open_lanes(connection, hello.lanes.len(), LANE_FRAME_MAX);
+    streams.open_lanes(connection, hello.lanes.len(), FRAME_MAX);
     Ok((driver, ends))
 }
 
@@ -262,8 +260,6 @@ async fn start(
     let config = ReceiverConfig {
         credit: parts.config.credit.0,
         probe_timeout: Duration::from_millis(parts.config.probe_timeout_ms),
-        frame_max: LANE_FRAME_MAX,
-        batch_raw_max: BATCH_MAX_EDGE,
         ..ReceiverConfig::new(parts.store.log_id())
     };
     let receiver = Receiver::new(config, hello, admission, parts.clock.wall());

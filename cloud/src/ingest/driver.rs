@@ -253,7 +253,7 @@ impl Driver {
 
     fn has_room(&self) -> bool {
         let raw: u64 = self.under_way.iter().map(|commit| commit.raw).sum();
-        self.under_way.len() < OUTSTANDING_MAX && raw < RAW_OUTSTANDING_MAX
+        self.under_way.len() < OUTSTANDING_MAX && raw < RAW_OUTSTANDING_MAX && self.submitter.has_room()
     }
 
     fn submit(&mut self, ingest: &Ingest) -> Result<(), Fault> {

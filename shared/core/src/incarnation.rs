@@ -94,8 +94,17 @@ impl IncarnationChain {
     ///
     /// `id` must be random and not all zeros, as [`push`](Self::push) checks.
     pub fn succeed(&mut self, id: [u8; 16], epoch_min: Epoch) -> Result<Incarnation, ChainError> {
+        // The last epoch there is has no successor: a chain that claims it is damaged or forged.
+        let above = match self.newest() {
+            Some(last) => last
+                .epoch
+                .0
+                .checked_add(1)
+                .ok_or(ChainError::Link { index: self.0.len() })?,
+            None => 0,
+        };
         let next = Incarnation {
-            epoch: self.newest().map_or(epoch_min, |last| last.epoch.next().max(epoch_min)),
+            epoch: Epoch(above).max(epoch_min),
             id,
             parent: self.newest().map_or(NO_PARENT, |last| last.id),
         };
@@ -194,6 +203,16 @@ mod tests {
         let mut chain = chain_of(2);
         assert_eq!(chain.succeed(id(8), Epoch(40)).unwrap().epoch, Epoch(40));
         assert_eq!(chain.succeed(id(9), Epoch(3)).unwrap().epoch, Epoch(41));
+    }
+
+    #[test]
+    fn the_last_epoch_there_is_has_no_successor() {
+        let mut chain = chain_of(1);
+        chain.succeed(id(7), Epoch(u32::MAX)).unwrap();
+        let before = chain.clone();
+        assert_eq!(chain.succeed(id(8), Epoch(0)), Err(ChainError::Link { index: 2 }));
+        assert_eq!(chain, before);
+        assert_eq!(IncarnationChain::decode(&chain.encode()), Ok(chain));
     }
 
     #[test]

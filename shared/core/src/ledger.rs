@@ -63,12 +63,12 @@ reasons! {
     SessionEnded = 11 "session_ended",
     /// Asked for again by a restored cloud, but no longer in the edge's grace window.
     BeyondGrace = 12 "beyond_grace",
-    /// The record breaks a rule of MQTT or of this node; an edge that forwards it is broken or hostile.
-    Invalid = 15 "invalid",
     /// The publisher may not send to this topic, and QoS 0 has no answer.
     NotPermitted = 13 "not_permitted",
     /// QoS 1 or 2 for a session that is not connected, of a message that no log holds.
     NotLogged = 14 "not_logged",
+    /// The record breaks a rule of MQTT or of this node; an edge that forwards it is broken or hostile.
+    Invalid = 15 "invalid",
 }
 
 impl fmt::Display for DropReason {

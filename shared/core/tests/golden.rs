@@ -27,7 +27,9 @@ const PROPERTIES: [Property<'static>; 6] = [
 
 fn property_block() -> Vec<u8> {
     let mut out = Vec::new();
-    PROPERTIES.iter().for_each(|property| put(&mut out, property).unwrap());
+    PROPERTIES
+        .iter()
+        .for_each(|property| put(&mut out, property).expect("the properties are short"));
     out
 }
 
@@ -56,7 +58,7 @@ fn full<'a>(properties: &'a [u8], payload: &'a [u8]) -> Record<'a> {
         payload,
         qos: QoS::ExactlyOnce,
         retain: true,
-        properties: Properties::parse(properties).unwrap(),
+        properties: Properties::parse(properties).expect("the properties are well-formed"),
         accepted_at: WallTime(1_700_000_000_123),
         clock: ClockQuality::Synced,
         expiry_secs: Some(3_600),
@@ -169,7 +171,7 @@ fn a_raw_edge_batch_of_version_1() {
         epoch: Epoch(7),
         first: Seq(1 << 40),
         count: 1,
-        raw_len: 201,
+        raw_len: 168,
         earliest_expiry: Some(WallTime(1_700_003_600_123)),
     };
     assert_eq!(open(&stored), Some((header, spelled(&block))));
@@ -197,7 +199,7 @@ fn a_compressed_edge_batch_of_version_1() {
         epoch: Epoch(u32::MAX),
         first: Seq(12),
         count: 50,
-        raw_len: 2640,
+        raw_len: 2490,
         earliest_expiry: Some(WallTime(1_700_000_000_000)),
     };
     assert_eq!(open(&stored), Some((header, spelled(&readings()))));

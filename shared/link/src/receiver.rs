@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fellbeck_core::batch::Batch;
-use fellbeck_core::limits::{BATCH_MAX_CLOUD, FRAME_MAX};
+use fellbeck_core::limits::{BATCH_MAX_EDGE, FRAME_MAX};
 use fellbeck_core::{Position, Run, Tick, WallTime};
 
 use crate::admission::{Admission, LaneMark};
@@ -64,7 +64,7 @@ impl ReceiverConfig {
             credit: 4 << 20,
             lane_credit: 128 << 10,
             frame_max: FRAME_MAX,
-            batch_raw_max: BATCH_MAX_CLOUD,
+            batch_raw_max: BATCH_MAX_EDGE,
             ingest_bytes_max: 1 << 20,
             ingest_raw_max: 4 << 20,
             probe_timeout: Duration::from_millis(1500),

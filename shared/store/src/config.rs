@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
+/// The engine does not work with fewer.
+const FILES_MIN: usize = 10;
 
 /// How tracks share segments, and how a batch of records is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct StoreConfig {
     pub linger: Duration,
     /// Longest time that a lazy submission waits.
     pub lazy_max: Duration,
+    /// Bytes of submissions that may be unanswered, over all submitters. One submission of each submitter may go beyond it.
+    pub submit_bytes_max: usize,
     /// Bytes that records and keyed values may take. `None`: only the free space of the disk bounds them. Journals come on
     /// top: up to 192 MiB.
     pub quota_bytes: Option<u64>,
@@ -75,6 +79,8 @@ pub struct StoreConfig {
     pub read_queue_max: usize,
     /// Block cache of the storage engine.
     pub cache_bytes: u64,
+    /// Table files that the engine keeps open between reads. They count against the descriptors that connections need, too.
+    pub files_max: usize,
 }
 
 impl StoreConfig {
@@ -96,6 +102,7 @@ impl StoreConfig {
             commit_bytes_max: 512 * 1024,
             linger: Duration::from_millis(1),
             lazy_max: Duration::from_secs(1),
+            submit_bytes_max: 32 * MIB as usize,
             quota_bytes: None,
             retention_bytes: None,
             retention_age: None,
@@ -105,6 +112,7 @@ impl StoreConfig {
             readers: 2,
             read_queue_max: 256,
             cache_bytes: 2 * MIB,
+            files_max: 64,
         }
     }
 
@@ -123,6 +131,8 @@ impl StoreConfig {
             grace_bytes: 0,
             tail_bytes: 32 * MIB as usize,
             cache_bytes: 32 * MIB,
+            files_max: 256,
+            submit_bytes_max: 128 * MIB as usize,
             ..Self::edge(tracks)
         }
     }
@@ -145,6 +155,8 @@ impl StoreConfig {
             ),
             ("commit_records_max", self.commit_records_max == 0),
             ("commit_bytes_max", self.commit_bytes_max == 0),
+            ("submit_bytes_max", self.submit_bytes_max == 0),
+            ("files_max", self.files_max < FILES_MIN),
             ("quota_bytes", self.quota_bytes == Some(0)),
             ("session_pin_share", !(0.0..=1.0).contains(&self.session_pin_share)),
             ("readers", self.readers == 0),

@@ -1,10 +1,13 @@
 //! Walks the entries of one track, segment by segment, up to a fixed end.
 //!
-//! Holes and unreadable stretches come out as such, never as an error that would stop a reader for ever.
+//! Holes and damaged stretches come out as such, never as an error that would stop a reader for ever. What the system refuses at
+//! the moment (descriptors, memory, the device) is an error: it says nothing of the records, and is asked for again.
 
 use fellbeck_core::{Seq, TrackId};
 
-use crate::segment::{Entries, Entry, open_at};
+use crate::catalog::Located;
+use crate::error::ReadError;
+use crate::segment::{Entries, Entry, Unreadable, open_at, resume};
 use crate::shared::Shared;
 
 /// What stands at a position of a track.
@@ -29,6 +32,7 @@ pub(crate) struct TrackCursor<'a> {
 }
 
 struct Open {
+    located: Located,
     entries: Entries,
     /// Where the segment's numbers of this track end.
     end: Seq,
@@ -50,32 +54,36 @@ impl<'a> TrackCursor<'a> {
         self.at
     }
 
-    /// The next entry or hole; the first entry may begin below the start. `None` at the end.
-    pub(crate) fn next(&mut self) -> Option<Step> {
+    /// The next entry or hole; the first entry may begin below the start. `None` at the end. After an error the same is read
+    /// again.
+    pub(crate) fn next(&mut self) -> Result<Option<Step>, ReadError> {
         if let Some(entry) = self.waiting.take() {
-            return Some(self.entry(entry));
+            return Ok(Some(self.entry(entry)));
         }
         while self.at < self.end {
             if self.open.is_none() {
                 let Some(located) = self.shared.catalog().locate(self.track, self.at) else {
-                    return Some(self.hole(self.end));
+                    return Ok(Some(self.hole(self.end)));
                 };
                 self.open = Some(Open {
                     end: located.span.end.min(self.end),
-                    entries: open_at(&located, self.at),
+                    entries: open_at(&located, self.at)?,
+                    located,
                 });
             }
-            if let Some(step) = self.step() {
-                return Some(step);
+            if let Some(step) = self.step()? {
+                return Ok(Some(step));
             }
         }
-        None
+        Ok(None)
     }
 
     /// One step within the open segment. `None`: look further.
-    fn step(&mut self) -> Option<Step> {
-        let open = self.open.as_mut()?;
-        match open.entries.next() {
+    fn step(&mut self) -> Result<Option<Step>, ReadError> {
+        let Some(open) = self.open.as_mut() else {
+            return Ok(None);
+        };
+        Ok(match open.entries.next() {
             Some(Ok(entry)) if entry.end() <= self.at => None,
             Some(Ok(entry)) if entry.first >= self.end => self.leave(),
             Some(Ok(entry)) if entry.first > self.at => {
@@ -84,14 +92,26 @@ impl<'a> TrackCursor<'a> {
                 Some(hole)
             }
             Some(Ok(entry)) => Some(self.entry(entry)),
-            Some(Err(reason)) => {
+            Some(Err(Unreadable::Damaged(reason))) => {
                 let (track, seq) = (self.track.0, self.at.0);
-                tracing::error!(track, seq, reason, "a segment cannot be read on: skipped to its end");
-                metrics::counter!("fellbeck_store_unreadable_segments_total").increment(1);
-                self.leave()
+                tracing::error!(track, seq, reason, "a segment cannot be read here");
+                metrics::counter!("fellbeck_store_unreadable_stretches_total").increment(1);
+                let next = match resume(&open.located, self.at) {
+                    Ok(next) => next,
+                    Err(error) => {
+                        self.open = None;
+                        return Err(error);
+                    }
+                };
+                open.entries = Entries::from(&open.located.keyspace, open.located.span, next);
+                None
+            }
+            Some(Err(Unreadable::Refused(error))) => {
+                self.open = None;
+                return Err(error);
             }
             None => self.leave(),
-        }
+        })
     }
 
     /// Closes the open segment; what it should have held and did not is a hole.

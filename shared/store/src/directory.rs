@@ -118,7 +118,7 @@ impl Directory {
         }
     }
 
-    fn sync(&self) -> std::io::Result<()> {
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
         File::open(&self.root)?.sync_all()
     }
 
@@ -182,13 +182,29 @@ impl Directory {
         let hex: String = log_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let line = format!("fellbeck-store {FORMAT_VERSION} {} {hex}\n", layout.as_str());
         self.replace_plain(FORMAT, line.as_bytes())?;
-        // The directory itself must outlive a power cut, too.
-        if let Some(parent) = self.root.canonicalize().ok().as_deref().and_then(Path::parent) {
-            File::open(parent)
-                .and_then(|parent| parent.sync_all())
-                .map_err(|source| self.io(parent, source))?;
-        }
+        self.sync_ancestors()?;
         Ok(log_id)
+    }
+
+    /// The directory itself must outlive a power cut, too, and so must those above it, which may be as new.
+    fn sync_ancestors(&self) -> Result<(), OpenError> {
+        let root = self.root.canonicalize().map_err(|source| self.io(&self.root, source))?;
+        for above in root.ancestors().skip(1) {
+            match File::open(above).and_then(|above| above.sync_all()) {
+                Ok(()) => {}
+                // What we may not read, we have not made. Some file systems that are only read refuse a sync.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                    ) =>
+                {
+                    break;
+                }
+                Err(source) => return Err(self.io(above, source)),
+            }
+        }
+        Ok(())
     }
 }
 

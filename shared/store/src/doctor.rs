@@ -20,23 +20,41 @@ pub(crate) struct Findings {
 /// Walks and heals the journals in `dir`, which need not exist.
 pub(crate) fn heal(dir: &Path) -> std::io::Result<Findings> {
     let mut findings = Findings::default();
-    for path in journals(dir)? {
-        let walk = journal::walk(&path)?;
-        let (stretches, bytes) = walk.damage();
-        findings.torn_bytes += walk.torn();
+    let journals = journals(dir)?;
+    for (at, path) in journals.iter().enumerate() {
+        let walk = journal::walk(path)?;
+        let (mut stretches, mut bytes) = walk.damage();
+        // Only the newest journal can end with a commit that was never acknowledged: the others were synced before the next
+        // one was begun.
+        if at + 1 < journals.len() && walk.torn() > 0 {
+            stretches += 1;
+            bytes += walk.torn();
+        } else {
+            findings.torn_bytes += walk.torn();
+        }
         findings.damaged_stretches += stretches;
         findings.damaged_bytes += bytes;
         if stretches > 0 {
             tracing::error!(journal = %path.display(), stretches, bytes, "journal is damaged in the middle: cut out");
-            cut_out(&path, &walk)?;
+            cut_out(path, &walk)?;
         } else if walk.torn() > 0 {
             tracing::warn!(journal = %path.display(), bytes = walk.torn(), "journal has a torn end: cut off");
-            cut_off(&path, &walk)?;
+            cut_off(path, &walk)?;
         }
     }
     Ok(findings)
 }
 
+/// Removes a database whose creation was cut short: its version file is written last.
+pub(crate) fn clear_unfinished(dir: &Path) -> std::io::Result<()> {
+    if !dir.try_exists()? || dir.join("version").try_exists()? {
+        return Ok(());
+    }
+    tracing::warn!(dir = %dir.display(), "a database that was never finished is removed");
+    fs::remove_dir_all(dir)
+}
+
+/// The journals in `dir`, oldest first.
 fn journals(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !dir.try_exists()? {
         return Ok(Vec::new());
@@ -45,10 +63,12 @@ fn journals(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "jnl") {
-            paths.push(path);
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            paths.push((number, path));
         }
     }
-    Ok(paths)
+    paths.sort();
+    Ok(paths.into_iter().map(|(_, path)| path).collect())
 }
 
 fn cut_off(path: &Path, walk: &Walk) -> std::io::Result<()> {

@@ -4,6 +4,7 @@
 //! no FIFO compaction, no key-value separation, no `clear`. Some calls are `#[doc(hidden)]` in fjall 3.1, hence the pinned
 //! version and the test below.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,8 +19,11 @@ use crate::config::StoreConfig;
 const KEYED_MEMTABLE_BYTES: u64 = 2 * 1024 * 1024;
 /// A memory table that fjall never rotates by itself: the writer does.
 const MANAGED_MEMTABLE_BYTES: u64 = 1 << 40;
-/// Tables of one segment before fjall would compact them. Writes are slowed at 20.
+/// Tables of one segment before fjall would compact them. Writes are slowed at 20, and at 30 stopped until a compaction comes: so
+/// a segment is sealed long before.
 const SEGMENT_L0_THRESHOLD: u8 = 32;
+/// Below the 4 at which the engine stops writers.
+const SEALED_MEMTABLES_MAX: usize = 3;
 const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
 const SEGMENT_PREFIX: &str = "segment-";
 
@@ -35,16 +39,26 @@ impl Engine {
     pub(crate) fn open(dir: &Path, config: &StoreConfig) -> fjall::Result<Self> {
         let db = Database::builder(dir)
             .cache_size(config.cache_bytes)
+            .max_cached_files(Some(config.files_max))
             .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES)
             .manual_journal_persist(true)
             .open()?;
         let keyed = |name: &str| db.keyspace(name, || options(KEYED_MEMTABLE_BYTES, 4 * 1024));
-        Ok(Self {
+        let engine = Self {
             index: keyed("index")?,
             spaces: [keyed("session")?, keyed("retained")?, keyed("mark")?, keyed("node")?],
             db,
-        })
+        };
+        engine.sync_folders()?;
+        Ok(engine)
+    }
+
+    /// The engine syncs the folder of a new keyspace, but not the name of that folder in its parent. After a power cut it
+    /// would ignore all that the journals hold for a folder that is not there.
+    fn sync_folders(&self) -> fjall::Result<()> {
+        let folder = self.index.path().parent();
+        folder.map_or(Ok(()), |folder| Ok(File::open(folder)?.sync_all()?))
     }
 
     pub(crate) fn space(&self, space: Space) -> &Keyspace {
@@ -66,7 +80,14 @@ impl Engine {
         self.db.batch().durability(Some(PersistMode::SyncData))
     }
 
+    /// Makes a segment. Once this returns, it is there after a power cut, too.
     pub(crate) fn create_segment(&self, id: u64) -> fjall::Result<Keyspace> {
+        let segment = self.segment(id)?;
+        self.sync_folders()?;
+        Ok(segment)
+    }
+
+    fn segment(&self, id: u64) -> fjall::Result<Keyspace> {
         self.db.keyspace(&format!("{SEGMENT_PREFIX}{id:016x}"), || {
             options(MANAGED_MEMTABLE_BYTES, 16 * 1024)
                 .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(SEGMENT_L0_THRESHOLD)))
@@ -83,7 +104,7 @@ impl Engine {
             .filter_map(|name| u64::from_str_radix(name.strip_prefix(SEGMENT_PREFIX)?, 16).ok())
             .collect();
         ids.sort_unstable();
-        ids.into_iter().map(|id| Ok((id, self.create_segment(id)?))).collect()
+        ids.into_iter().map(|id| Ok((id, self.segment(id)?))).collect()
     }
 
     /// Removes a segment. Its files go when the last handle is dropped: a reader may still hold one.
@@ -94,6 +115,12 @@ impl Engine {
     /// Starts writing the memory table of `keyspace` into a table file. Lets the engine rotate its journal, too.
     pub(crate) fn flush(&self, keyspace: &Keyspace) -> fjall::Result<bool> {
         keyspace.rotate_memtable()
+    }
+
+    /// An error once the engine has failed in the background: it then takes no more commits until it is opened anew.
+    pub(crate) fn check(&self) -> fjall::Result<()> {
+        // Every commit is synced by itself, so nothing is buffered: this only asks.
+        self.db.persist(PersistMode::Buffer)
     }
 
     /// Memory tables that wait to be written.
@@ -109,6 +136,17 @@ impl Engine {
 /// True when records of the segment may be in journals only.
 pub(crate) fn in_memory(keyspace: &Keyspace) -> bool {
     keyspace.tree.active_memtable().size() > 0 || keyspace.sealed_memtable_count() > 0 || keyspace.table_count() == 0
+}
+
+/// True when the engine would hold a commit back until its worker has written some of the waiting memory tables. It would do so
+/// for ever if the worker has died meanwhile.
+pub(crate) fn is_crowded(keyspace: &Keyspace) -> bool {
+    keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
+}
+
+/// Table files of a segment, those included that are yet to be written.
+pub(crate) fn tables(keyspace: &Keyspace) -> usize {
+    keyspace.table_count() + keyspace.sealed_memtable_count()
 }
 
 /// Bytes of the active memory table.
@@ -168,6 +206,22 @@ mod tests {
         drop(reader);
         until("the files of a deleted segment go with its last handle", || {
             !folder.exists()
+        });
+    }
+
+    #[test]
+    fn a_failure_in_the_background_shows_without_a_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), &StoreConfig::edge(vec!["t".into()])).unwrap();
+        let segment = engine.create_segment(1).unwrap();
+        let mut batch = engine.batch();
+        batch.insert(&segment, "key", "value");
+        batch.commit().unwrap();
+        engine.check().unwrap();
+        std::fs::remove_dir_all(segment.path()).unwrap();
+        engine.flush(&segment).unwrap();
+        until("the engine knows that its worker has failed", || {
+            engine.check().is_err()
         });
     }
 }

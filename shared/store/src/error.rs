@@ -76,7 +76,8 @@ pub enum OpenError {
 /// A submission was not taken. The store did not change.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// As many submissions are outstanding as agreed. Submit again after a `Committed` was received.
+    /// As many submissions are outstanding as agreed, or too many bytes are over all submitters. Submit again after a
+    /// `Committed` was received; one is on its way, since a submitter with nothing outstanding is always let in.
     #[error("too many submissions outstanding")]
     Full(Commit),
     /// The writer has stopped; nothing will be committed any more.
@@ -121,6 +122,19 @@ pub enum ReadError {
 impl From<fjall::Error> for ReadError {
     fn from(error: fjall::Error) -> Self {
         Self::Engine(error.to_string())
+    }
+}
+
+/// True for what the environment refuses (no descriptors, no memory, a device error) and may grant later; false for damage:
+/// files that are missing or too short, and everything that does not decode.
+pub(crate) fn is_refusal(error: &fjall::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => {
+            !matches!(io.kind(), InvalidData | NotFound | UnexpectedEof)
+        }
+        fjall::Error::Locked | fjall::Error::Poisoned => true,
+        _ => false,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::codec;
 use crate::config::{Layout, StoreConfig};
 use crate::directory::{Directory, Lock};
 use crate::entry::Gap;
+use crate::error::OpenError;
 use crate::high_water::{HighWater, HighWaterFile};
 use crate::key::{Head, Seal, entry_key, gap_value, index, parse_entry_key, parse_gap, stamped, take_stamp};
 use crate::store::open;
@@ -22,9 +23,12 @@ use crate::testing::block_with;
 #[path = "../../core/tests/golden/file.rs"]
 mod file;
 
-use file::{assert_damage_shows, golden, golden_of};
+use file::{assert_damage_shows, golden_of};
 
 const FORMAT: &str = "fellbeck-store 1 edge 0123456789abcdeffedcba9876543210\n";
+const LOG_ID: [u8; 16] = [
+    0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10,
+];
 
 /// Checks a golden file whose bytes are all read.
 fn check<T: PartialEq + Debug>(name: &str, encoded: &[u8], expected: &T, decode: impl Fn(&[u8]) -> Option<T>) {
@@ -47,10 +51,20 @@ fn keys_of_version_1() {
         }
     };
     let number = u64::from(track.0);
-    check("index-acked-key.bin", &index::acked(track), &number, numbered(index::ACKED));
+    check(
+        "index-acked-key.bin",
+        &index::acked(track),
+        &number,
+        numbered(index::ACKED),
+    );
     check("index-end-key.bin", &index::end(track), &number, numbered(index::END));
     let segment = 0x0102_0304_0506_0708;
-    check("index-sealed-key.bin", &index::sealed(segment), &segment, numbered(index::SEALED));
+    check(
+        "index-sealed-key.bin",
+        &index::sealed(segment),
+        &segment,
+        numbered(index::SEALED),
+    );
     assert_eq!(golden_of("index-commit-key.bin", index::COMMIT), b"c");
     assert_eq!(golden_of("index-floor-key.bin", index::FLOOR), b"f");
 }
@@ -149,32 +163,38 @@ fn mark() -> HighWater {
     mark
 }
 
+/// The slots of generation 1 and 2, which are written in turn.
+fn high_water_files(dir: &Directory) -> [Vec<u8>; 2] {
+    let mut file = HighWaterFile::read(dir).unwrap().file;
+    let mut later = mark();
+    later.commit = later.commit.next();
+    file.write(mark()).unwrap();
+    file.write(later).unwrap();
+    [
+        ("high-water-1.bin", "high-water.b"),
+        ("high-water-2.bin", "high-water.a"),
+    ]
+    .map(|(name, slot)| golden_of(name, &fs::read(dir.path(slot)).unwrap()))
+}
+
 #[test]
 fn high_water_slots_of_version_1() {
     let (_temporary, dir, _lock) = claimed();
-    let mut file = HighWaterFile::read(&dir).unwrap().file;
-    let later = HighWater {
-        commit: CommitNumber((1 << 40) + 1),
-        ..mark()
-    };
-    // Generation 1 goes into the slot `b`, generation 2 into `a`.
-    file.write(mark()).unwrap();
-    let first = golden_of("high-water-1.bin", &fs::read(dir.path("high-water.b")).unwrap());
-    file.write(later.clone()).unwrap();
-    let second = golden_of("high-water-2.bin", &fs::read(dir.path("high-water.a")).unwrap());
-
-    let said = |mark: &HighWater| (mark.epoch, mark.commit, mark.tracks.clone());
+    let [first, second] = high_water_files(&dir);
+    let said = |mark: HighWater| (mark.epoch, mark.commit, mark.tracks);
     let read = |slot: &[u8]| {
         fs::write(dir.path("high-water.a"), slot).unwrap();
         let found = HighWaterFile::read(&dir).unwrap();
         (!found.damaged).then(|| found.file.last().clone())
     };
     fs::write(dir.path("high-water.b"), &first).unwrap();
-    assert_eq!(said(&read(&second).unwrap()), said(&later), "the higher generation counts");
-    assert_eq!(said(&read(b"torn").unwrap()), said(&mark()), "or the one that is whole");
+    let (epoch, _, tracks) = said(mark());
+    let later = (epoch, CommitNumber((1 << 40) + 1), tracks);
+    assert_eq!(said(read(&second).unwrap()), later, "the higher generation counts");
+    assert_eq!(said(read(b"torn").unwrap()), said(mark()), "or the one that is whole");
     fs::remove_file(dir.path("high-water.b")).unwrap();
+    assert_eq!(said(read(&first).unwrap()), said(mark()));
     assert_damage_shows(&first, |_| false, read);
-    assert_eq!(said(&read(&first).unwrap()), said(&mark()));
 }
 
 fn chain() -> IncarnationChain {
@@ -190,11 +210,15 @@ fn chain() -> IncarnationChain {
     chain
 }
 
+fn chain_file(dir: &Directory) -> Vec<u8> {
+    dir.replace("chain", &chain().encode()).unwrap();
+    golden_of("chain.bin", &fs::read(dir.path("chain")).unwrap())
+}
+
 #[test]
 fn the_chain_file_of_version_1() {
     let (_temporary, dir, _lock) = claimed();
-    dir.replace("chain", &chain().encode()).unwrap();
-    let stored = golden_of("chain.bin", &fs::read(dir.path("chain")).unwrap());
+    let stored = chain_file(&dir);
     let read = |bytes: &[u8]| {
         fs::write(dir.path("chain"), bytes).unwrap();
         IncarnationChain::decode(&dir.read("chain").unwrap()??).ok()
@@ -203,37 +227,78 @@ fn the_chain_file_of_version_1() {
     assert_damage_shows(&stored, |_| false, read);
 }
 
-/// The files by their names in the directory, as an open finds them: nothing but the database is missing, which is then a loss.
+/// A line of text: one more or less of white space at its end, or another case of a digit, says the same.
+#[test]
+fn the_format_file_of_version_1() {
+    let temporary = tempfile::tempdir().unwrap();
+    let stored = golden_of("format.bin", FORMAT.as_bytes());
+    let claim = |text: &[u8]| {
+        fs::write(temporary.path().join("FORMAT"), text).unwrap();
+        let (_, _, format) = Directory::claim(temporary.path(), Layout::Edge).ok()?;
+        Some(format.log_id)
+    };
+    assert_eq!(claim(&stored), Some(LOG_ID));
+    for cut in 0..stored.len() - 1 {
+        assert_eq!(claim(&stored[..cut]), None, "cut at {cut}");
+    }
+    let (mut damaged, line) = (stored.clone(), stored.len() - 1);
+    // Byte 15 is the version: only a larger one means anything.
+    for (at, bit) in (0..line)
+        .filter(|at| *at != 15)
+        .flat_map(|at| (0..8).map(move |bit| (at, bit)))
+    {
+        damaged[at] ^= 1 << bit;
+        let is_same = damaged.eq_ignore_ascii_case(&stored) && at >= line - 32;
+        assert_eq!(
+            claim(&damaged) == Some(LOG_ID),
+            is_same,
+            "bit {bit} of byte {at} flipped"
+        );
+        damaged[at] ^= 1 << bit;
+    }
+    fs::write(temporary.path().join("FORMAT"), FORMAT.replace(" 1 ", " 2 ")).unwrap();
+    let error = Directory::claim(temporary.path(), Layout::Edge).unwrap_err();
+    assert!(matches!(error, OpenError::NewerFormat { found: 2, .. }), "{error}");
+}
+
+/// The files by their names in the directory, as an open writes and finds them. Only the database is missing, which is a loss.
 #[test]
 fn an_open_goes_on_from_the_small_files_of_version_1() {
     let fresh = tempfile::tempdir().unwrap();
     let config = StoreConfig::edge(vec!["lane/default/0".into(), "lane/n\u{f6}rd/1".into()]);
-    drop(open(fresh.path(), config.clone()).unwrap());
+    let (store, _) = open(fresh.path(), config).unwrap();
+    let hex: String = store.log_id().iter().map(|byte| format!("{byte:02x}")).collect();
+    let line = fs::read_to_string(fresh.path().join("FORMAT")).unwrap();
+    assert_eq!(line, format!("fellbeck-store 1 edge {hex}\n"));
     let tracks = golden_of("tracks.bin", &fs::read(fresh.path().join("tracks")).unwrap());
-    assert_eq!(&tracks[..tracks.len() - 8], "\u{e}lane/default/0\u{c}lane/n\u{f6}rd/1".as_bytes());
+    store.close();
 
-    let old = tempfile::tempdir().unwrap();
-    let files = [
+    let (old, dir, lock) = claimed();
+    let [high_water, _] = high_water_files(&dir);
+    fs::remove_file(dir.path("high-water.a")).unwrap();
+    for (name, bytes) in [
         ("FORMAT", golden_of("format.bin", FORMAT.as_bytes())),
         ("tracks", tracks.clone()),
-        ("chain", golden("chain.bin", || unreachable!("written by its own test"))),
-        ("high-water.b", golden("high-water-1.bin", || unreachable!("written by its own test"))),
-    ];
-    for (name, bytes) in &files {
-        fs::write(old.path().join(name), bytes).unwrap();
+        ("chain", chain_file(&dir)),
+        ("high-water.b", high_water),
+    ] {
+        fs::write(dir.path(name), bytes).unwrap();
     }
-    // The configuration names a track of its own first: those of the file keep their numbers.
-    let config = StoreConfig::edge(vec!["lane/late/0".into()]);
-    let (store, report) = open(old.path(), config).unwrap();
-    let log_id = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
-    assert_eq!(store.log_id()[..8], log_id);
-    assert_eq!(store.log_id()[8..], log_id.map(|byte| !byte ^ 0));
-    assert_eq!(store.track("lane/default/0"), Some(TrackId(0)));
-    assert_eq!(store.track("lane/n\u{f6}rd/1"), Some(TrackId(1)));
-    assert_eq!(store.track("lane/late/0"), Some(TrackId(2)));
+    let read = |bytes: &[u8]| {
+        fs::write(dir.path("unread"), bytes).unwrap();
+        dir.read("unread").unwrap()?
+    };
+    assert_damage_shows(&tracks, |_| false, read);
+    drop(lock);
+
+    // The configuration does not name the old tracks: those of the file keep their numbers all the same.
+    let (store, report) = open(old.path(), StoreConfig::edge(vec!["lane/late/0".into()])).unwrap();
+    assert_eq!(store.log_id(), LOG_ID);
+    let names = ["lane/default/0", "lane/n\u{f6}rd/1", "lane/late/0"];
+    assert_eq!(names.map(|name| store.track(name)), [0, 1, 2].map(|n| Some(TrackId(n))));
     let newest = report.incarnation.unwrap();
     assert_eq!((newest.epoch, newest.parent), (Epoch(70_001), [0xa4; 16]));
-    assert_eq!(store.incarnations()[..2], *chain().as_slice());
+    assert_eq!(store.incarnations(), [chain().as_slice(), &[newest]].concat());
     let bounds = store.bounds(TrackId(0));
     assert_eq!((bounds.end, bounds.acked), (Seq(301), Seq(299)));
     let lost = Gap {
@@ -244,4 +309,5 @@ fn an_open_goes_on_from_the_small_files_of_version_1() {
     };
     assert_eq!(report.gaps, [(TrackId(0), lost)]);
     assert_eq!(report.high_water, CommitNumber(1 << 40));
+    store.close();
 }

@@ -81,6 +81,7 @@ impl HighWater {
 pub(crate) struct HighWaterFile {
     slots: [PathBuf; 2],
     last: HighWater,
+    damaged: bool,
 }
 
 /// What the slots held.
@@ -106,9 +107,14 @@ impl HighWaterFile {
         let last = found.into_iter().flatten().max_by_key(|slot| slot.generation);
         let last = last.unwrap_or_default();
         Ok(Found {
-            file: Self { slots, last },
+            file: Self { slots, last, damaged },
             damaged,
         })
+    }
+
+    /// No open has ever come to its end here.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.damaged && self.last.generation == 0
     }
 
     pub(crate) fn last(&self) -> &HighWater {

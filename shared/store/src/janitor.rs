@@ -1,9 +1,11 @@
 //! The janitor thread: work that must not stand in the way of a commit.
 //!
 //! Deletes segments that the writer has given up, writes the high-water file at most once per second when something changed,
-//! and looks at the free space of the disk. It ends when the writer has dropped its end of the channel, and then writes the
-//! high-water file a last time. What it fails to do is logged and counted, and tried again.
+//! looks at the free space of the disk, and whether the engine has failed in the background: that, and a panic of its own, halt
+//! the store. It ends when the writer has dropped its end of the channel, and then writes the high-water file a last time.
+//! What it fails to delete or write is logged and counted; a write is tried again, a deletion at the next open.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -14,6 +16,7 @@ use fjall::Keyspace;
 
 use crate::engine::Engine;
 use crate::high_water::{HighWater, HighWaterFile};
+use crate::queue::Queue;
 use crate::shared::Shared;
 
 const JOBS_MAX: usize = 1024;
@@ -28,16 +31,27 @@ pub(crate) fn start(
     shared: &Arc<Shared>,
     engine: &Engine,
     high_water: HighWaterFile,
+    queue: &Arc<Queue>,
 ) -> std::io::Result<(JoinHandle<()>, SyncSender<Job>)> {
     let (sender, jobs) = sync_channel(JOBS_MAX);
     let mut janitor = Janitor {
         shared: shared.clone(),
         engine: engine.clone(),
         high_water,
+        halting: false,
     };
+    let queue = queue.clone();
     janitor.look_at_the_disk();
     let thread = std::thread::Builder::new().name("store-janitor".to_owned());
-    Ok((thread.spawn(move || janitor.run(&jobs))?, sender))
+    let work = move || {
+        let shared = janitor.shared.clone();
+        // Without the janitor nothing would say what is synced, nor see the disk fill up: no less than the loss of the writer.
+        if catch_unwind(AssertUnwindSafe(|| janitor.run(&jobs, &queue))).is_err() {
+            queue.halt();
+            shared.halt("the janitor panicked".to_owned());
+        }
+    };
+    Ok((thread.spawn(work)?, sender))
 }
 
 /// Deletes one segment; also called by the writer when the janitor is far behind.
@@ -53,10 +67,12 @@ struct Janitor {
     shared: Arc<Shared>,
     engine: Engine,
     high_water: HighWaterFile,
+    /// The engine has failed and the store is told.
+    halting: bool,
 }
 
 impl Janitor {
-    fn run(mut self, jobs: &Receiver<Job>) {
+    fn run(mut self, jobs: &Receiver<Job>, queue: &Queue) {
         let mut round = Instant::now() + ROUND;
         loop {
             match jobs.recv_timeout(round.saturating_duration_since(Instant::now())) {
@@ -67,6 +83,7 @@ impl Janitor {
             if Instant::now() >= round {
                 self.write_high_water();
                 self.look_at_the_disk();
+                self.look_at_the_engine(queue);
                 round = Instant::now() + ROUND;
             }
         }
@@ -77,6 +94,18 @@ impl Janitor {
         if let Err(error) = self.high_water.write(HighWater::of(&self.shared)) {
             tracing::error!(%error, "the high-water file could not be written");
             metrics::counter!("fellbeck_store_high_water_errors_total").increment(1);
+        }
+    }
+
+    /// A worker of the engine that fails tells nobody but the next commit, which may be long in coming.
+    fn look_at_the_engine(&mut self, queue: &Queue) {
+        if self.halting {
+            return;
+        }
+        if let Err(error) = self.engine.check() {
+            self.halting = true;
+            queue.halt();
+            self.shared.halt(format!("storage engine: {error}"));
         }
     }
 

@@ -19,6 +19,8 @@ mod doctor;
 mod engine;
 pub mod entry;
 pub mod error;
+#[cfg(test)]
+mod golden_tests;
 mod high_water;
 mod janitor;
 mod journal;

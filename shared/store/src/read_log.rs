@@ -48,14 +48,25 @@ struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    fn advance(&mut self) {
+    fn advance(&mut self) -> Result<(), ReadError> {
         self.entry = loop {
-            match self.cursor.next() {
+            match self.cursor.next()? {
                 Some(Step::Entry(entry)) => break Some(entry),
                 Some(Step::Hole { first, end }) => self.skipped += end.0 - first.0,
                 None => break None,
             }
         };
+        Ok(())
+    }
+
+    /// Goes to the first entry of `commit` or a later one. What lies before was read earlier, or skipped and counted then.
+    fn start(&mut self, commit: CommitNumber) -> Result<(), ReadError> {
+        self.advance()?;
+        while self.commit().is_some_and(|older| older < commit) {
+            self.skipped = 0;
+            self.advance()?;
+        }
+        Ok(())
     }
 
     fn commit(&self) -> Option<CommitNumber> {
@@ -83,7 +94,7 @@ pub(crate) fn read_log(
             at_end: true,
         });
     }
-    let (mut lanes, trimmed) = lanes(shared, places.take(from.commit), from.commit);
+    let (mut lanes, trimmed) = lanes(shared, places.take(from.commit), from.commit)?;
     let mut blocks = Vec::new();
     let mut bytes = 0;
     let mut next = LogPosition::after(newest);
@@ -97,7 +108,7 @@ pub(crate) fn read_log(
             next = LogPosition::start_of(commit);
             break;
         }
-        let block = gather(shared, &mut lanes, commit);
+        let block = gather(shared, &mut lanes, commit)?;
         bytes += block.byte_len();
         if !block.tracks.is_empty() {
             blocks.push(block);
@@ -113,7 +124,11 @@ pub(crate) fn read_log(
 }
 
 /// Opens each track at the commit. Also counts what is known to be trimmed at or above it.
-fn lanes<'a>(shared: &'a Shared, place: Option<Vec<Seq>>, commit: CommitNumber) -> (Vec<Lane<'a>>, u64) {
+fn lanes<'a>(
+    shared: &'a Shared,
+    place: Option<Vec<Seq>>,
+    commit: CommitNumber,
+) -> Result<(Vec<Lane<'a>>, u64), ReadError> {
     let ends: Vec<Seq> = shared.catalog().tracks.iter().map(|track| track.end).collect();
     let mut trimmed = 0;
     let lanes = ends.iter().enumerate().map(|(index, end)| {
@@ -129,7 +144,7 @@ fn lanes<'a>(shared: &'a Shared, place: Option<Vec<Seq>>, commit: CommitNumber) 
                 trimmed += shared.catalog().tracks[index].trimmed_since(commit);
                 // The look-up is a statement of its own, so that the catalog is not locked while the segment is searched.
                 let located = shared.catalog().locate_commit(track, commit);
-                located.map_or(*end, |located| seek_commit(&located, commit))
+                located.map_or(Ok(*end), |located| seek_commit(&located, commit))?
             }
         };
         let mut lane = Lane {
@@ -138,15 +153,15 @@ fn lanes<'a>(shared: &'a Shared, place: Option<Vec<Seq>>, commit: CommitNumber) 
             entry: None,
             skipped: 0,
         };
-        lane.advance();
-        lane
+        lane.start(commit)?;
+        Ok(lane)
     });
-    let lanes = lanes.collect();
-    (lanes, trimmed)
+    let lanes = lanes.collect::<Result<_, ReadError>>()?;
+    Ok((lanes, trimmed))
 }
 
 /// All of one commit.
-fn gather(shared: &Shared, lanes: &mut [Lane<'_>], commit: CommitNumber) -> CommittedBlock {
+fn gather(shared: &Shared, lanes: &mut [Lane<'_>], commit: CommitNumber) -> Result<CommittedBlock, ReadError> {
     let mut tracks = Vec::new();
     for lane in lanes {
         while let Some(entry) = lane.entry.take_if(|entry| entry.head.commit == commit) {
@@ -163,8 +178,8 @@ fn gather(shared: &Shared, lanes: &mut [Lane<'_>], commit: CommitNumber) -> Comm
                     lane.skipped += u64::from(entry.head.count);
                 }
             }
-            lane.advance();
+            lane.advance()?;
         }
     }
-    CommittedBlock { commit, tracks }
+    Ok(CommittedBlock { commit, tracks })
 }

@@ -23,7 +23,13 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
     let mut entries = Vec::new();
     let mut bytes = 0;
     while bytes < bytes_max.max(1) {
-        match cursor.next() {
+        let step = match cursor.next() {
+            Ok(step) => step,
+            // What was read counts; the next read meets the error, if it is still there.
+            Err(_) if !entries.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        match step {
             Some(Step::Entry(entry)) => {
                 bytes += entry.batch.len();
                 match codec::parse(&entry.head, entry.first, &entry.batch) {
@@ -55,19 +61,28 @@ pub(crate) fn note_damage(track: TrackId, entry: &crate::segment::Entry) {
     metrics::counter!("fellbeck_store_damaged_records_total").increment(u64::from(entry.head.count));
 }
 
+fn note_hole(track: TrackId, first: Seq, last: Seq) {
+    let (track, first, last) = (track.0, first.0, last.0);
+    tracing::error!(track, first, last, "records are missing that no open has found missing");
+    metrics::counter!("fellbeck_store_missing_records_total").increment(last - first + 1);
+}
+
 /// Declares `first..end` missing: known gaps as they were recorded, the rest as damaged.
 fn push_gaps(entries: &mut Vec<TrackEntry>, shared: &Shared, track: TrackId, first: Seq, end: Seq) {
     let catalog = shared.catalog();
     let Some(state) = catalog.track(track) else { return };
-    let mut at = first;
+    // What was trimmed since the read began is acknowledged, not lost.
+    let mut at = first.max(state.first());
     while at < end {
         let gap = state.gap_at(at).map_or_else(
             || {
                 let next = state.gaps.iter().map(|gap| gap.first).find(|known| *known > at);
+                let last = Seq(next.map_or(end, |next| next.min(end)).0 - 1);
+                note_hole(track, at, last);
                 Gap {
                     epoch: epoch_before(entries, shared.epoch),
                     first: at,
-                    last: Seq(next.map_or(end, |next| next.min(end)).0 - 1),
+                    last,
                     reason: DropReason::Damaged,
                 }
             },

@@ -19,7 +19,7 @@ use crate::directory::{Directory, Format, Lock};
 use crate::doctor;
 use crate::engine::Engine;
 use crate::entry::Gap;
-use crate::error::{HaltError, OpenError};
+use crate::error::{self, HaltError, OpenError};
 use crate::high_water::{HighWater, HighWaterFile};
 use crate::key::{gap_value, index};
 use crate::report::OpenReport;
@@ -53,6 +53,10 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
     let mut high_water = found.file;
     let chain = continue_chain(&dir, high_water.last().epoch, &mut report)?;
     let tracks = number_tracks(&dir, &config)?;
+    if high_water.is_new() {
+        // Nothing was ever accepted here: a database that is there was not finished when the first open was cut short.
+        doctor::clear_unfinished(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
+    }
     let findings = doctor::heal(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
     report.torn_bytes = findings.torn_bytes;
     report.damaged_stretches = findings.damaged_stretches;
@@ -61,6 +65,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
     let (engine, mut survey) = open_or_quarantine(&dir, &config, &tracks, &mut report)?;
     settle(&mut survey, high_water.last(), &chain, &mut report);
     let newest = commit_findings(&engine, &survey, &report).map_err(|error| engine_error(&dir, &error))?;
+    dir.sync().map_err(|source| dir.io(root, source))?;
     let plan = plan(&config, &mut survey);
     let opened = Opened {
         catalog: survey.catalog,
@@ -93,9 +98,11 @@ fn continue_chain(dir: &Directory, known: Epoch, report: &mut OpenReport) -> Res
     };
     let mut id: [u8; 16] = rand::random();
     id[0] |= 1;
-    let newest = chain.succeed(id, known.next()).map_err(|_| OpenError::Damaged {
+    let next = known.0.checked_add(1).map(Epoch);
+    let newest = next.and_then(|next| chain.succeed(id, next).ok());
+    let newest = newest.ok_or_else(|| OpenError::Damaged {
         file: dir.path(CHAIN),
-        what: "its newest incarnation has no successor",
+        what: "its newest incarnation, or that of the high-water file, has no successor",
     })?;
     dir.replace(CHAIN, &chain.encode())?;
     report.incarnation = Some(newest);
@@ -183,15 +190,13 @@ fn open_database(
     opened.unwrap_or(Err(HaltError::Broken("the engine panicked while opening")))
 }
 
-/// Errors of the environment, which a fresh database would not cure. Files that are missing or too short are damage.
+/// Errors of the environment, which a fresh database would not cure.
 fn is_refusal(error: &HaltError) -> bool {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     match error {
-        HaltError::Engine(fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))) => {
-            !matches!(io.kind(), InvalidData | NotFound | UnexpectedEof)
-        }
-        HaltError::Engine(fjall::Error::Locked) => true,
-        HaltError::Engine(_) | HaltError::Broken(_) => false,
+        // A file is in the way of a database that has lost its version file.
+        HaltError::Engine(fjall::Error::Io(io)) if io.kind() == std::io::ErrorKind::AlreadyExists => false,
+        HaltError::Engine(error) => error::is_refusal(error),
+        HaltError::Broken(_) => false,
     }
 }
 

@@ -121,7 +121,11 @@ impl Shared {
         }
     }
 
+    /// The first reason is the one that counts.
     pub(crate) fn halt(&self, reason: String) {
+        if self.halted.borrow().is_some() {
+            return;
+        }
         tracing::error!(reason, "store halted: nothing more is committed or acknowledged");
         metrics::counter!("fellbeck_store_halts_total").increment(1);
         self.halted.send_replace(Some(reason));

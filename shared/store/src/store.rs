@@ -48,7 +48,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
     let tracks = u32::try_from(shared.catalog().tracks.len()).expect("tracks are numbered by u32");
     let queue = Arc::new(Queue::new(Pace::of(&shared.config), tracks));
     let (pool, mut threads) = Pool::start(&shared).map_err(io)?;
-    let (janitor, jobs) = janitor::start(&shared, &engine, high_water).map_err(io)?;
+    let (janitor, jobs) = janitor::start(&shared, &engine, high_water, &queue).map_err(io)?;
     let writer = Writer::new(shared.clone(), engine, queue.clone(), jobs, plan);
     let spawned = std::thread::Builder::new()
         .name("store-writer".to_owned())

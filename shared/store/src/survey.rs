@@ -1,7 +1,7 @@
 //! Builds the catalog of an opened database: which segments hold what, and where something is missing.
 //!
 //! Sealed segments are known from the index; others, and all when the journals were damaged, are read through. Empty ones are
-//! deleted.
+//! deleted; what cannot be read is never taken for empty.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,10 @@ use fjall::Keyspace;
 use crate::catalog::{Catalog, Segment, Span, Track};
 use crate::engine::{Engine, in_memory, memtable_bytes};
 use crate::entry::Gap;
-use crate::error::HaltError;
-use crate::key::{self, Head, Seal, index, parse_entry_key};
+use crate::error::{HaltError, is_refusal};
+use crate::key::{self, Head, Seal, entry_key, index, parse_entry_key};
+use crate::segment::behind;
+use crate::writer::now_ms;
 
 /// Missing numbers of a track: the first, and the one behind the last.
 pub(crate) type Hole = (TrackId, Seq, Seq);
@@ -44,9 +46,18 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
         survey.next_segment = id + 1;
         let known = seals.remove(&id);
         let trusted = known.as_ref().filter(|_| !distrust && !in_memory(&keyspace));
-        let (seal, holes) = match trusted {
-            Some(seal) => (seal.clone(), Vec::new()),
+        let found = match trusted {
+            Some(seal) => Found::from(seal.clone()),
             None => read_through(&keyspace)?,
+        };
+        let (seal, holes) = match (found, &known) {
+            // Nothing of it can be read: the index still knows what it held, so that this can be named and trimmed in its turn.
+            (found, Some(known)) if found.damaged && found.seal.spans.is_empty() => (known.clone(), holes_of(known)),
+            (found, None) if found.damaged && found.seal.spans.is_empty() => {
+                tracing::error!(segment = %keyspace.name(), "nothing of a segment can be read: left as it is");
+                continue;
+            }
+            (found, _) => (found.seal, found.holes),
         };
         if seal.spans.is_empty() {
             engine.delete_segment(keyspace)?;
@@ -121,42 +132,105 @@ impl Survey {
     }
 }
 
+/// What a segment holds.
+struct Found {
+    seal: Seal,
+    holes: Vec<Hole>,
+    /// A part of it cannot be read.
+    damaged: bool,
+}
+
+impl From<Seal> for Found {
+    fn from(seal: Seal) -> Self {
+        Self {
+            seal,
+            holes: Vec::new(),
+            damaged: false,
+        }
+    }
+}
+
+fn holes_of(seal: &Seal) -> Vec<Hole> {
+    seal.spans
+        .iter()
+        .map(|span| (span.track, span.first, span.end))
+        .collect()
+}
+
 /// Reads all entries of a segment.
-fn read_through(keyspace: &Keyspace) -> Result<(Seal, Vec<Hole>), HaltError> {
-    let mut seal = Seal {
+fn read_through(keyspace: &Keyspace) -> Result<Found, HaltError> {
+    let mut found = Found::from(Seal {
         first_commit: CommitNumber(u64::MAX),
         touched_ms: folder_ms(keyspace),
         ..Seal::default()
+    });
+    let mut entries = keyspace.iter();
+    let mut last = (TrackId(0), Seq(0));
+    while let Some(guard) = entries.next() {
+        let (key, value) = match guard.into_inner() {
+            Ok(entry) => entry,
+            // To take a refusal for damage would give up records that are there.
+            Err(error) if is_refusal(&error) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(segment = %keyspace.name(), %error, "a part of a segment cannot be read");
+                found.damaged = true;
+                let Some(next) = resume_through(keyspace, last)? else {
+                    break;
+                };
+                entries = keyspace.range(entry_key(next.0, next.1)..);
+                last = next;
+                continue;
+            }
+        };
+        match (parse_entry_key(&key), Head::peek(&value)) {
+            (Some(place), Some(head)) => {
+                last = place;
+                found.note(place, head, key.len() + value.len());
+            }
+            _ => tracing::error!(segment = %keyspace.name(), "entry without a sound key and head: ignored"),
+        }
+    }
+    Ok(found)
+}
+
+/// Where a segment can be read again behind damage that follows `last`; `None`: nowhere.
+fn resume_through(keyspace: &Keyspace, last: (TrackId, Seq)) -> Result<Option<(TrackId, Seq)>, HaltError> {
+    let place = |key: u128| (TrackId((key >> 64) as u32), Seq(key as u64));
+    let sound = |key: u128| {
+        let (track, first) = place(key);
+        match keyspace.range(entry_key(track, first)..).next().map(fjall::Guard::key) {
+            Some(Err(error)) if is_refusal(&error) => Err(error),
+            Some(Err(_)) => Ok(false),
+            Some(Ok(_)) | None => Ok(true),
+        }
     };
-    let mut holes = Vec::new();
-    for guard in keyspace.iter() {
-        let Ok((key, value)) = guard.into_inner() else {
-            // Damage in a table file: what cannot be read is a hole up to the next segment.
-            tracing::error!(segment = %keyspace.name(), "segment cannot be read to its end");
-            break;
-        };
-        let (Some((track, first)), Some(head)) = (parse_entry_key(&key), Head::peek(&value)) else {
-            tracing::error!(segment = %keyspace.name(), "entry without a sound key and head: ignored");
-            continue;
-        };
+    let damaged = (u128::from(last.0.0) << 64) + u128::from(last.1.0);
+    let end = 1 << 96;
+    let found = behind(damaged, end, sound)?;
+    Ok((found < end).then(|| place(found)))
+}
+
+impl Found {
+    fn note(&mut self, (track, first): (TrackId, Seq), head: Head, bytes: usize) {
         let end = Seq(first.0.saturating_add(u64::from(head.count)));
-        seal.bytes += (key.len() + value.len()) as u64;
+        let seal = &mut self.seal;
+        seal.bytes += bytes as u64;
         seal.first_commit = seal.first_commit.min(head.commit);
         seal.last_commit = seal.last_commit.max(head.commit);
         match seal.spans.last_mut() {
             Some(span) if span.track == track => {
                 if first > span.end {
-                    holes.push((track, span.end, first));
+                    self.holes.push((track, span.end, first));
                 }
                 span.end = end;
             }
             _ => seal.spans.push(Span { track, first, end }),
         }
     }
-    Ok((seal, holes))
 }
 
-/// When the folder of a segment was last changed: no later than its last record, by the second or so.
+/// When the folder of a segment was last changed: no later than its last record, by the second or so. Now, when that cannot be
+/// known: too old a time would make it go.
 fn folder_ms(keyspace: &Keyspace) -> u64 {
     let modified = std::fs::metadata(keyspace.path()).and_then(|folder| folder.modified());
     let since = modified
@@ -164,7 +238,7 @@ fn folder_ms(keyspace: &Keyspace) -> u64 {
         .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     since
         .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .unwrap_or(0)
+        .unwrap_or_else(now_ms)
 }
 
 /// Finds holes between segments, sets the ends of tracks and drops what known gaps already explain.
@@ -188,8 +262,19 @@ fn find_seams(survey: &mut Survey) {
         track.gaps.sort_by_key(|gap| gap.first);
     }
     let tracks = &catalog.tracks;
-    survey
-        .holes
-        .retain(|(id, first, _)| tracks[id.0 as usize].gap_at(*first).is_none());
+    survey.holes.retain_mut(|(id, first, end)| {
+        let track = &tracks[id.0 as usize];
+        if !track.sessions_only && *first <= track.acked {
+            // Segments that were trimmed may come back after a crash without their neighbours. What the cloud holds is not lost.
+            tracing::warn!(
+                track = track.name,
+                first = first.0,
+                end = end.0,
+                "a hole in what is acknowledged"
+            );
+            *first = track.acked.next();
+        }
+        *first < *end && track.gap_at(*first).is_none()
+    });
     survey.holes.sort();
 }

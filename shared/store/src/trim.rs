@@ -77,6 +77,8 @@ pub(crate) struct CloudBounds {
     pub(crate) retention_bytes: Option<u64>,
     /// Newest records older than this go.
     pub(crate) touched_min_ms: Option<u64>,
+    /// Most segments that go by age alone.
+    pub(crate) aged_max: usize,
     /// Bytes of all segments, the open one included.
     pub(crate) total_bytes: u64,
 }
@@ -84,13 +86,15 @@ pub(crate) struct CloudBounds {
 pub(crate) fn cloud(mut candidates: Vec<Candidate>, bounds: CloudBounds) -> Trim {
     candidates.sort_by_key(|candidate| candidate.last_commit);
     let mut total = bounds.total_bytes;
+    let mut aged = 0;
     let mut trim = Trim::default();
     for candidate in candidates {
         let over = bounds.retention_bytes.is_some_and(|max| total > max);
-        let old = bounds.touched_min_ms.is_some_and(|min| candidate.touched_ms < min);
+        let old = bounds.touched_min_ms.is_some_and(|min| candidate.touched_ms < min) && aged < bounds.aged_max;
         if !over && !old {
             break;
         }
+        aged += usize::from(!over);
         total = total.saturating_sub(candidate.bytes);
         trim.segments.push(candidate.id);
     }
@@ -165,10 +169,23 @@ mod tests {
         let bounds = |retention_bytes, touched_min_ms| CloudBounds {
             retention_bytes,
             touched_min_ms,
+            aged_max: 2,
             total_bytes: 55,
         };
         assert_eq!(cloud(candidates(), bounds(None, None)).segments, [0; 0]);
         assert_eq!(cloud(candidates(), bounds(Some(30), None)).segments, [1, 2, 3]);
         assert_eq!(cloud(candidates(), bounds(Some(100), Some(2500))).segments, [1, 2]);
+    }
+
+    #[test]
+    fn only_a_few_segments_go_by_age_at_once_and_bytes_are_kept_to_all_the_same() {
+        let all_old = |retention_bytes| CloudBounds {
+            retention_bytes,
+            touched_min_ms: Some(u64::MAX),
+            aged_max: 1,
+            total_bytes: 55,
+        };
+        assert_eq!(cloud(candidates(), all_old(None)).segments, [1]);
+        assert_eq!(cloud(candidates(), all_old(Some(30))).segments, [1, 2, 3, 4]);
     }
 }

@@ -4,6 +4,7 @@
 //! the newest commit move, in this order, and each submission is answered. Only after that come memory tables, trimming and
 //! sealing. Any error or panic halts the store: nothing that did not commit is ever answered (I1).
 
+mod age;
 mod housekeeping;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use fellbeck_core::{CommitNumber, RecordBlock, Seq, TrackId, limits};
 use fjall::{Keyspace, OwnedWriteBatch};
 
+use self::age::AgeClock;
 use crate::catalog::{Appended, Segment, Span};
 use crate::codec;
 use crate::commit::Committed;
@@ -58,6 +60,7 @@ pub(crate) struct Writer {
     /// Keys of the index that the next commit removes.
     obsolete: Vec<Vec<u8>>,
     floor: Option<CommitNumber>,
+    age: AgeClock,
     meters: Meters,
 }
 
@@ -138,6 +141,7 @@ impl Writer {
             unindexed: plan.unindexed,
             obsolete: Vec::new(),
             floor: plan.floor,
+            age: AgeClock::default(),
             meters: Meters {
                 commits: metrics::counter!("fellbeck_store_commits_total"),
                 records: metrics::counter!("fellbeck_store_records_total"),
@@ -164,9 +168,11 @@ impl Writer {
         let mut last_start = None;
         let mut round = Instant::now();
         loop {
-            if Instant::now() >= round {
-                self.trim();
-                round += AGE_ROUND;
+            let now = Instant::now();
+            if now >= round {
+                let wall = self.age.look(now, now_ms());
+                self.trim(wall.filter(|_| ageing));
+                round = now + AGE_ROUND;
             }
             match self.queue.collect(last_start, ageing.then_some(round)) {
                 Group::Work(group) => {
@@ -221,6 +227,7 @@ impl Writer {
             tracks,
             ..
         } = draft;
+        self.wait_for_room()?;
         batch.commit()?;
 
         let progressed = self.publish(&appended, &merged, commit);
@@ -233,7 +240,7 @@ impl Writer {
         self.seal_full()?;
         self.tidy_memory(&appended, bytes)?;
         if progressed || self.pressed() {
-            self.trim();
+            self.trim(None);
         }
         Ok(true)
     }
@@ -315,11 +322,9 @@ impl Writer {
             };
             draft.put(&index_keyspace, index::sealed(*id), segment.seal.encode());
             for span in &segment.seal.spans {
-                draft.put(
-                    &index_keyspace,
-                    index::end(span.track),
-                    span.end.0.to_be_bytes().to_vec(),
-                );
+                // That of the track, not of the segment: one that came back after a crash ends below what is known.
+                let end = catalog.tracks[span.track.0 as usize].end;
+                draft.put(&index_keyspace, index::end(span.track), end.0.to_be_bytes().to_vec());
             }
         }
         for key in self.obsolete.drain(..) {
@@ -406,7 +411,8 @@ fn answer(group: Vec<Submission>, commit: CommitNumber) {
     }
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds of the wall clock.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

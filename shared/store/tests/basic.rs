@@ -347,3 +347,32 @@ fn locked_foreign_newer_and_other_directories_are_refused_with_one_line() {
     ));
     assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1, "nothing was touched");
 }
+
+/// Tables of one segment in the cloud overlap, since they hold several partitions. The engine stops writers for ever at 30.
+#[test]
+fn a_segment_that_is_written_out_many_times_does_not_stop_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig {
+        segment_bytes: 1 << 30,
+        ..small_cloud()
+    };
+    let mut node = Node::open(dir.path(), config);
+    for n in 0..120u64 {
+        let mut commit = append(TrackId(0), [noise(n)]);
+        commit.appends.extend(append(TrackId(2), [noise(n)]).appends);
+        // What makes the journal long are keyed values.
+        commit.puts.push(Put {
+            space: Space::Session,
+            key: "big".into(),
+            value: (0..100).flat_map(|m| noise(n * 100 + m)).collect::<Vec<u8>>().into(),
+        });
+        node.commit(commit);
+    }
+    let stats = node.store.stats();
+    assert!(stats.table_bytes > 20_000, "the segments were written out: {stats:?}");
+    assert!(
+        stats.segments > 3 && stats.segments < 20,
+        "sealed by the number of their tables: {stats:?}"
+    );
+    assert_eq!(node.log_from(1, 5000).len(), 240);
+}

@@ -346,3 +346,242 @@ fn a_trimmed_segment_that_came_back_goes_first_again() {
     }
     assert!(node.store.bounds(LANE).first > Seq(30));
 }
+
+/// The table file that holds `needle`.
+fn table_with(dir: &Path, needle: &[u8]) -> PathBuf {
+    let folders = fs::read_dir(dir.join("db/keyspaces"))
+        .unwrap()
+        .map(|folder| folder.unwrap().path().join("tables"));
+    let files = folders.filter_map(|tables| fs::read_dir(tables).ok()).flatten();
+    let mut found: Vec<_> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| find_any(path, needle))
+        .collect();
+    assert_eq!(found.len(), 1, "the record is in one table");
+    found.remove(0)
+}
+
+/// 2,000 records in one segment, which is still open, and mostly in one table.
+fn one_large_table(dir: &Path) -> StoreConfig {
+    let config = StoreConfig {
+        segment_bytes: 1 << 30,
+        ram_window: 400_000,
+        journal_nudge: 1 << 30,
+        ..small_edge()
+    };
+    let mut node = Node::open(dir, config.clone());
+    for n in 1..=2000 {
+        node.commit(append(LANE, [noise(n)]));
+    }
+    node.store.close();
+    config
+}
+
+#[test]
+fn damage_in_a_table_costs_a_block_and_not_the_rest_of_the_segment() {
+    // A search by commit comes upon the second one in its third step.
+    for damaged in [1, 750] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = one_large_table(dir.path());
+        let table = table_with(dir.path(), &noise(damaged));
+        let mut bytes = fs::read(&table).unwrap();
+        let at = find(&bytes, &noise(damaged));
+        bytes[at + 10] ^= 1;
+        fs::write(&table, bytes).unwrap();
+
+        let mut node = Node::open(dir.path(), config.clone());
+        let [(0, first, last, DropReason::Damaged)] = gaps(&node.report)[..] else {
+            panic!("one gap, found at open: {:?}", node.report)
+        };
+        assert!(
+            first <= damaged && damaged <= last && last - first < 100,
+            "{first} to {last}"
+        );
+        for _ in 0..2 {
+            let (records, missing) = node.track_from(LANE, 1);
+            let seqs: Vec<u64> = records.iter().map(|(seq, _)| *seq).collect();
+            assert!(seqs.into_iter().eq((1..first).chain(last + 1..=2000)));
+            assert_eq!(missing, [(first, last)]);
+            let log = node.log_from(1, 50_000);
+            assert_eq!(log.len() as u64, 2000 - (last - first + 1));
+            for from in [first.max(2) - 1, first, last, last + 1, last + 20, 1500] {
+                let rest = log.iter().filter(|record| record.0 >= from).count();
+                assert_eq!(node.log_from(from, 50_000).len(), rest, "from commit {from}");
+            }
+            node.store.close();
+            node = Node::open(dir.path(), config.clone());
+            assert!(!node.report.is_damaged(), "reported once: {:?}", node.report);
+        }
+    }
+}
+
+/// Makes the directory look as after a crash in which all segments were deleted but the oldest, whose entry in the index is gone;
+/// without a high-water file that could tell.
+fn bring_back_the_oldest(dir: &Path, acked: Option<u64>) {
+    let db = fjall::Database::builder(dir.join("db")).open().unwrap();
+    let keyspace = |name: &str| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+    let index = keyspace("index");
+    for seal in index.prefix("s").map(|guard| guard.key().unwrap()).collect::<Vec<_>>() {
+        index.remove(seal).unwrap();
+    }
+    if let Some(acked) = acked {
+        let key = [&b"a"[..], &LANE.0.to_be_bytes()].concat();
+        index.insert(key, acked.to_be_bytes()).unwrap();
+    }
+    let mut segments: Vec<_> = db.list_keyspace_names().iter().map(ToString::to_string).collect();
+    segments.retain(|name| name.starts_with("segment-"));
+    segments.sort();
+    for name in &segments[1..] {
+        db.delete_keyspace(keyspace(name)).unwrap();
+    }
+    db.persist(fjall::PersistMode::SyncAll).unwrap();
+    forget_high_water(dir);
+}
+
+fn forget_high_water(dir: &Path) {
+    for slot in ["high-water.a", "high-water.b"] {
+        fs::remove_file(dir.join(slot)).unwrap();
+    }
+}
+
+#[test]
+fn an_acknowledged_segment_that_came_back_alone_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::open(dir.path(), small_edge());
+    for n in 1..=60 {
+        node.commit(append(LANE, [noise(n)]));
+    }
+    node.store.close();
+    bring_back_the_oldest(dir.path(), Some(60));
+    for n in 61..=63 {
+        let mut node = Node::open(dir.path(), small_edge());
+        assert!(!node.report.is_damaged(), "{:?}", node.report);
+        assert_eq!(node.store.bounds(LANE).end, Seq(n), "a number is never reused (I5)");
+        node.commit(append(LANE, [noise(n)]));
+        node.settle();
+        assert_eq!(node.track_from(LANE, 61).0.len() as u64, n - 60);
+        node.store.close();
+    }
+}
+
+/// A trimmed segment that comes back ends below what the index knows of its track. Sealing it anew must not take that back.
+#[test]
+fn a_segment_that_came_back_does_not_take_the_end_of_its_track_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::open(dir.path(), small_edge());
+    for n in 1..=60 {
+        let mut commit = append(LOCAL, [noise(n)]);
+        commit.session_floor = Some(CommitNumber(1));
+        node.commit(commit);
+    }
+    node.store.close();
+    bring_back_the_oldest(dir.path(), None);
+    let mut node = Node::open(dir.path(), small_edge());
+    let end = node.store.bounds(LOCAL).end;
+    assert!(end > Seq(50), "the index knows: {end}");
+    for n in 1..=3 {
+        // The session catches up: the segment goes, and with it all that tells of the track but its end.
+        node.commit(Commit {
+            session_floor: Some(CommitNumber(100 + n)),
+            ..Commit::default()
+        });
+        node.settle();
+    }
+    assert_eq!(node.store.stats().segments, 0);
+    node.store.close();
+    forget_high_water(dir.path());
+    let node = Node::open(dir.path(), small_edge());
+    assert_eq!(node.store.bounds(LOCAL).end, end, "a number is never reused (I5)");
+}
+
+#[test]
+fn a_first_open_that_was_cut_short_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Node::open(dir.path(), small_edge()));
+    for file in ["high-water.a", "high-water.b", "chain", "db/version"] {
+        drop(fs::remove_file(dir.path().join(file)));
+    }
+    assert!(!dir.path().join("db/version").exists() && dir.path().join("db/0.jnl").exists());
+    let mut node = Node::open(dir.path(), small_edge());
+    assert!(!node.report.is_damaged(), "{:?}", node.report);
+    node.commit(append(LANE, [noise(1)]));
+    drop(node);
+
+    // Where something was accepted, nothing is removed.
+    fs::remove_file(dir.path().join("db/version")).unwrap();
+    let node = Node::open(dir.path(), small_edge());
+    assert_eq!(node.report.quarantined, Some(dir.path().join("quarantine-1")));
+    assert_eq!(gaps(&node.report), [(0, 1, 1, DropReason::LostSuffix)]);
+}
+
+#[test]
+fn a_chain_at_the_last_epoch_is_refused_with_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Node::open(dir.path(), small_edge()));
+    let chain = [&[1, 1][..], &u32::MAX.to_be_bytes(), &[7; 16], &[0; 16]].concat();
+    let sealed = [&chain[..], &xxhash_rust::xxh3::xxh3_64(&chain).to_be_bytes()].concat();
+    fs::write(dir.path().join("chain"), sealed).unwrap();
+    let error = fellbeck_store::open(dir.path(), small_edge()).unwrap_err().to_string();
+    assert!(
+        error.contains("chain is damaged") && error.contains("no successor"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_failure_of_the_engine_between_commits_halts_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig {
+        ram_window: 1000,
+        ..journal_only()
+    };
+    let mut node = Node::open(dir.path(), config.clone());
+    node.commit(append(LANE, [noise(1)]));
+    let (keyspaces, away) = (dir.path().join("db/keyspaces"), dir.path().join("away"));
+    fs::rename(&keyspaces, &away).unwrap();
+    // Durable, and answered; then the table cannot be written.
+    node.commit(append(LANE, (2..=9).map(noise)));
+    let halted = node.store.halted();
+    while halted.borrow().is_none() {
+        std::thread::yield_now();
+    }
+    assert_eq!(node.answers.blocking_recv(), None, "the channel closes");
+    node.store.close();
+    drop(fs::remove_dir_all(&keyspaces));
+    fs::rename(&away, &keyspaces).unwrap();
+    let node = Node::open(dir.path(), config);
+    assert!(!node.report.is_damaged(), "{:?}", node.report);
+    assert_eq!(present(&node), (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_loss_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || StoreConfig {
+        ram_window: 1,
+        ..journal_only()
+    };
+    let mut node = Node::open(dir.path(), config());
+    node.commit(append(LANE, (1..=3).map(noise)));
+    let tables = dir.path().join("db/keyspaces/6/tables");
+    while fs::read_dir(&tables).unwrap().next().is_none() {
+        std::thread::yield_now();
+    }
+    node.store.close();
+    fs::remove_file(journal(dir.path())).unwrap();
+    let table = table_with(dir.path(), &noise(2));
+    let sound = fs::read(&table).unwrap();
+    let mut bytes = sound.clone();
+    let at = find(&bytes, &noise(2));
+    bytes[at] ^= 1;
+    fs::write(&table, bytes).unwrap();
+
+    let mut node = Node::open(dir.path(), config());
+    assert_eq!(gaps(&node.report), [(0, 1, 3, DropReason::LostSuffix)]);
+    node.commit(append(LANE, [noise(4)]));
+    assert_eq!(present(&node), [4]);
+    drop(node);
+    // An operator may yet repair it.
+    fs::write(&table, sound).unwrap();
+    assert_eq!(present(&Node::open(dir.path(), config())), [1, 2, 3, 4]);
+}

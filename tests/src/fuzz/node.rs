@@ -229,7 +229,7 @@ impl Node {
         let mut is_busy = false;
         self.core.handle_tail_empty();
         while let Some(commit) = self.core.take_commit() {
-            is_busy |= !is_housekeeping(&commit);
+            is_busy = true;
             self.write(commit);
         }
         while let Some(read) = self.core.poll_read(self.now) {
@@ -290,9 +290,4 @@ impl Node {
             self.core.handle_tail(&block, self.now, &mut self.wire);
         }
     }
-}
-
-/// The level mark and the floor alone: what a node writes of its own accord, with nobody there.
-fn is_housekeeping(commit: &Commit) -> bool {
-    commit.appends.is_empty() && commit.deletes.is_empty() && commit.puts.iter().all(|put| put.key == "L")
 }

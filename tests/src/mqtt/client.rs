@@ -30,6 +30,9 @@ pub struct Message {
     pub dup: bool,
 }
 
+/// Reason code "Packet Identifier not found".
+const PACKET_ID_NOT_FOUND: u8 = 0x92;
+
 /// What happened to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -368,7 +371,10 @@ impl Client {
         };
         let open = &mut self.in_flight[at];
         let tag = open.tag;
-        if reason >= 0x80 {
+        // "Packet Identifier not found" in a PUBCOMP is no error during recovery: the release had come through before a kill took its
+        // answer (MQTT 5, table of PUBCOMP reason codes).
+        let released_before = kind == AckKind::PubComp && reason == PACKET_ID_NOT_FOUND;
+        if reason >= 0x80 && !released_before {
             self.in_flight.remove(at);
             self.events.push_back(Event::Rejected { tag, reason });
             return;

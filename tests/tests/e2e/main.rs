@@ -10,6 +10,7 @@ mod flow;
 mod harness;
 mod hostile;
 mod identity;
+mod idle;
 mod kill_loop;
 mod link_cut;
 mod offline;

@@ -128,7 +128,13 @@ where
     let codec = PrefaceCodec {
         packet_max: broker.config.packet_max,
     };
-    match tokio::time::timeout(broker.config.first_packet_timeout, io.recv(&codec)).await {
+    let preface = tokio::select! {
+        biased;
+        preface = tokio::time::timeout(broker.config.first_packet_timeout, io.recv(&codec)) => preface,
+        // A shutdown does not wait for who has said nothing yet.
+        () = broker.until_closing() => return counters::rejected("shutting_down"),
+    };
+    match preface {
         Ok(Ok(Some(Preface::Connect))) => {
             if let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await {
                 counters::rejected("malformed_connect");

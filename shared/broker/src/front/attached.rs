@@ -51,11 +51,15 @@ impl Attached {
             self.fail(fault);
             return Poll::Ready(());
         }
+        let began = connection.frames.borrow().is_partial();
         let admitted = connection
             .io
             .with_read_buf(|buffer| connection.frames.borrow_mut().admit(buffer));
         match admitted {
-            Ok(count) => connection.whole_packets.set(count),
+            Ok(count) => {
+                connection.whole_packets.set(count);
+                self.broker.watch_packet(connection, began && count == 0);
+            }
             Err((0, fault)) => self.fail(fault),
             Err((count, fault)) => {
                 connection.whole_packets.set(count);
@@ -139,7 +143,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.connection.phase.set(Phase::Closed);
+        self.connection.forget();
         self.broker.socket_gone(self.connection.id);
     }
 }

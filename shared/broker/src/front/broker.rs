@@ -13,8 +13,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
-use fellbeck_store::{Level, Store, SubmitError, Submitter};
+use fellbeck_store::{Level, Store, SubmitError, Submitter, TailRead};
 use ntex::task::LocalWaker;
+use tokio::sync::watch;
 
 use super::config::MqttServerConfig;
 use super::connection::{Connection, Held, Phase};
@@ -40,7 +41,9 @@ pub(super) struct Broker {
     turn_due: Cell<bool>,
     /// Nothing is read from any socket while set.
     paused: Cell<bool>,
-    closing: Cell<bool>,
+    closing: watch::Sender<bool>,
+    /// The node drains: no PUBLISH is taken any more, so that none is acknowledged and then not delivered.
+    takes_none: Cell<bool>,
     /// Sockets that are gone, in order; the core hears of them in the next turn.
     gone: RefCell<Vec<ConnId>>,
     /// Accepted sockets that have not been closed, handshakes included.
@@ -76,6 +79,9 @@ pub(super) struct Parts {
     pub(super) count: Arc<AtomicUsize>,
 }
 
+/// Packets of the largest size that have room to arrive at the same time, at least.
+const PACKETS_AT_ONCE: usize = 4;
+
 /// Stops the node when a call unwinds.
 struct Bomb<'a>(&'a Failure);
 
@@ -98,7 +104,11 @@ impl Broker {
             count,
         } = parts;
         let clock = (config.clock)();
-        let assembly = Assembly::new(config.partial_bytes_max.max(config.packet_max as usize));
+        let assembly = Assembly::new(
+            config
+                .partial_bytes_max
+                .max(PACKETS_AT_ONCE * config.packet_max as usize),
+        );
         let tail_next = store.newest_commit().next();
         let broker = Self {
             state: RefCell::new(State {
@@ -117,7 +127,8 @@ impl Broker {
             turn: LocalWaker::new(),
             turn_due: Cell::new(false),
             paused: Cell::new(false),
-            closing: Cell::new(false),
+            closing: watch::Sender::new(false),
+            takes_none: Cell::new(false),
             gone: RefCell::new(Vec::new()),
             sockets: Cell::new(0),
             next_id: Cell::new(1),
@@ -200,6 +211,10 @@ impl Broker {
 
     /// A PUBLISH. When the core asks to hold it, `keep` makes the copy that waits.
     pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>, keep: impl FnOnce() -> Held) {
+        if self.takes_none.get() {
+            // Not acknowledged, so the client has it still. What stands behind it, acks above all, is read on.
+            return self.state.borrow().wire.counters.left.increment(1);
+        }
         let pressure = self.pressure();
         self.with(|state, now| {
             state.wire.counters.published(publish.qos, publish.payload.len());
@@ -209,20 +224,31 @@ impl Broker {
             if outcome == Outcome::Hold {
                 state.wire.counters.held.increment(1);
                 *connection.held.borrow_mut() = Some(keep());
+                connection.held_under.set(pressure);
+                connection.packet_since.set(now.tick);
                 state.held.push(connection.clone());
             }
         });
+        self.enforce_budget();
     }
 
-    /// Offers the held publishes again, oldest first, while the core takes them.
-    pub(super) fn retry_held(&self) {
-        if self.state.borrow().held.is_empty() {
+    /// Offers the held publishes again, oldest first, while the core takes them. Those that wait for the pressure to fall are
+    /// left out while it has not, unless `all` are wanted: the core may have another reason by then.
+    pub(super) fn retry_held(&self, all: bool) {
+        let pressure = self.pressure();
+        let is_due = |connection: &Rc<Connection>| {
+            let under = connection.held_under.get();
+            all || under == Pressure::Normal || under != pressure || connection.phase.get() != Phase::Open
+        };
+        if self.takes_none.get() || !self.state.borrow().held.iter().any(is_due) {
             return;
         }
-        let pressure = self.pressure();
         self.with(|state, now| {
             let mut waiting = std::mem::take(&mut state.held);
             waiting.retain(|connection| {
+                if !is_due(connection) {
+                    return true;
+                }
                 // Out of its slot during the call, since the core may close the connection, which empties the slot.
                 let Some(held) = connection.held.take() else {
                     return false;
@@ -231,6 +257,7 @@ impl Broker {
                     .core
                     .handle_publish(connection.id, held.publish(), pressure, now, &mut state.wire);
                 if outcome == Outcome::Hold && connection.phase.get() == Phase::Open {
+                    connection.held_under.set(pressure);
                     *connection.held.borrow_mut() = Some(held);
                     return true;
                 }
@@ -246,6 +273,41 @@ impl Broker {
             Level::Normal => Pressure::Normal,
             Level::High => Pressure::High,
             Level::Full => Pressure::Full,
+        }
+    }
+
+    /// Bytes of a connection were looked at. `same`: the packet that is not whole was begun before.
+    pub(super) fn watch_packet(&self, connection: &Connection, same: bool) {
+        if connection.frames.borrow().is_partial() {
+            if !same {
+                connection.packet_since.set(self.now().tick);
+            }
+            self.enforce_budget();
+        }
+    }
+
+    /// Ends connections until their unfinished and held packets fit: first the one that has used most of the budget, by bytes
+    /// and time. So whoever holds on to room makes way for whoever just needs some.
+    fn enforce_budget(&self) {
+        while self.assembly.is_exceeded() {
+            let now = self.now().tick;
+            let use_of = |connection: &Rc<Connection>| {
+                let age = now.since(connection.packet_since.get()).as_millis() + 1;
+                age * connection.charged() as u128
+            };
+            let open = self.connections();
+            let charged = open.iter().filter(|connection| connection.charged() > 0);
+            let Some(most) = charged.max_by_key(|connection| use_of(connection)) else {
+                return;
+            };
+            counters::packet_given_up("budget");
+            self.fail(
+                most,
+                Fault {
+                    reason: 0x97,
+                    text: "too many large packets at once",
+                },
+            );
         }
     }
 
@@ -318,11 +380,15 @@ impl Broker {
 
     /// Stops or resumes reading as the core wants it.
     pub(super) fn update_pause(&self) {
-        let wanted = self.closing.get() || self.state.borrow().core.wants_pause();
+        let wanted = *self.closing.borrow() || self.state.borrow().core.wants_pause();
         self.set_paused(wanted);
     }
 
-    /// From now on nothing is read.
+    /// From now on no PUBLISH is taken; all else is.
+    pub(super) fn take_none(&self) {
+        self.takes_none.set(true);
+    }
+
     /// Delivers nothing new from now on.
     pub(super) fn be_quiet(&self) {
         self.state.borrow_mut().wire.be_quiet();
@@ -338,9 +404,17 @@ impl Broker {
         self.state.borrow_mut().core.flush_all();
     }
 
+    /// From now on nothing is read, and no handshake begins.
     pub(super) fn start_closing(&self) {
-        self.closing.set(true);
+        self.closing.send_replace(true);
         self.update_pause();
+    }
+
+    /// Ends when the shutdown has come so far that nothing is read.
+    pub(super) async fn until_closing(&self) {
+        let mut closing = self.closing.subscribe();
+        // The sender is this one, so the wait cannot fail.
+        drop(closing.wait_for(|&closing| closing).await);
     }
 
     /// Time until the core's next deadline.
@@ -356,6 +430,12 @@ impl Broker {
     /// True when nothing is on its way to the store.
     pub(super) fn is_settled(&self) -> bool {
         self.state.borrow().submitter.outstanding() == 0 && !self.turn_due.get()
+    }
+
+    /// True when the core has been given all that is committed.
+    pub(super) fn is_fanned_out(&self) -> bool {
+        let next = self.state.borrow().tail_next;
+        matches!(self.store.tail().read(next, 1), TailRead::Empty)
     }
 
     pub(super) fn refresh_clock(&self) {

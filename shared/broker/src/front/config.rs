@@ -28,9 +28,12 @@ pub struct MqttServerConfig {
     pub write_buffer_high: usize,
     /// A connection that has been backlogged for this long without falling below half of the bound is closed. Default 60 s.
     pub stalled_after: Duration,
-    /// Bytes of packets that have not arrived whole, over all connections. Beyond it the connection whose packet grew is
-    /// closed with 0x97. Default 16 MiB; at least `packet_max` is used.
+    /// Bytes of packets that have not arrived whole, or wait for room, over all connections. Beyond it the connection that has
+    /// held most of them for longest is closed with 0x97. Default 16 MiB; at least four times `packet_max` is used.
     pub partial_bytes_max: usize,
+    /// A connection whose packet is not whole after this long is closed. Time in which nothing is read from it does not count.
+    /// Default 30 s.
+    pub partial_within: Duration,
     /// Commits handed to the store and not yet durable. Default 64.
     pub submissions_max: usize,
     /// What the node knows of its clock, asked once a second. Default: unknown.
@@ -49,6 +52,7 @@ impl Default for MqttServerConfig {
             write_buffer_high: 64 << 10,
             stalled_after: Duration::from_secs(60),
             partial_bytes_max: 16 << 20,
+            partial_within: Duration::from_secs(30),
             submissions_max: 64,
             clock: || ClockQuality::Unknown,
         }

@@ -13,7 +13,8 @@ use ntex::io::IoRef;
 use ntex::util::{ByteString, Bytes};
 
 use super::encode;
-use super::frames::{Fault, Frames};
+use super::frames::{Charge, Fault, Frames};
+use crate::session::Pressure;
 use crate::wire::{ConnId, PublishIn, Version};
 
 /// Where a connection stands.
@@ -45,6 +46,8 @@ pub(super) struct Held {
     pub(super) packet_id: Option<u16>,
     pub(super) properties: Vec<u8>,
     pub(super) expiry_secs: Option<u32>,
+    /// It stays in the budget for packets while it waits.
+    pub(super) charge: Charge,
 }
 
 impl Held {
@@ -75,12 +78,16 @@ pub(super) struct Connection {
     pub(super) phase: Cell<Phase>,
     pub(super) last_packet: Cell<Tick>,
     pub(super) backlogged_since: Cell<Option<Tick>>,
+    /// When the packet began that is not whole, or when the one that is held was; moved on while nothing is read.
+    pub(super) packet_since: Cell<Tick>,
     /// Whole packets in the read buffer that the codec has not taken yet.
     pub(super) whole_packets: Cell<u32>,
     /// Found behind those packets; reported when they are handled.
     pub(super) fault: Cell<Option<Fault>>,
     pub(super) frames: RefCell<Frames>,
     pub(super) held: RefCell<Option<Held>>,
+    /// Pressure under which the core did not take `held`.
+    pub(super) held_under: Cell<Pressure>,
     pub(super) early: RefCell<Vec<u8>>,
     pub(super) connack: Cell<Option<oneshot::Sender<ConnAck>>>,
     /// Ended between the decision about CONNACK and its writing.
@@ -112,10 +119,12 @@ impl Connection {
             phase: Cell::new(Phase::Connecting),
             last_packet: Cell::new(opening.now),
             backlogged_since: Cell::new(None),
+            packet_since: Cell::new(opening.now),
             whole_packets: Cell::new(0),
             fault: Cell::new(None),
             frames: RefCell::new(opening.frames),
             held: RefCell::new(None),
+            held_under: Cell::new(Pressure::Normal),
             early: RefCell::new(Vec::new()),
             connack: Cell::new(Some(connack)),
             end_at_open: Cell::new(None),
@@ -160,8 +169,7 @@ impl Connection {
         if before == Phase::Closed {
             return;
         }
-        self.held.take();
-        self.frames.borrow_mut().forget();
+        self.forget();
         if before == Phase::Connecting && self.connack.take().is_none() {
             // CONNACK is decided but not written: closing now would lose it. A refusal closes by itself.
             self.end_at_open.set(Some(why));
@@ -172,6 +180,13 @@ impl Connection {
         }
         self.io.close();
         self.io.notify_dispatcher();
+    }
+
+    /// The connection is closed: what it has of packets is given up, and its share of the budget with it.
+    pub(super) fn forget(&self) {
+        self.phase.set(Phase::Closed);
+        self.held.take();
+        self.frames.borrow_mut().forget();
     }
 
     fn say_goodbye(&self, why: Fault) {
@@ -185,10 +200,21 @@ impl Connection {
     pub(super) fn is_backlogged(&self) -> bool {
         match self.phase.get() {
             Phase::Open => self.io.is_wr_backpressure(),
-            // Deliveries wait for CONNACK.
-            Phase::Connecting => true,
-            Phase::Closed => false,
+            // Deliveries wait for CONNACK; one to a closed connection would be lost and counted as sent.
+            Phase::Connecting | Phase::Closed => true,
         }
+    }
+
+    /// Bytes that the connection has in the budget for packets.
+    pub(super) fn charged(&self) -> usize {
+        let held = self.held.borrow().as_ref().map_or(0, |held| held.charge.bytes());
+        self.frames.borrow().charged() + held
+    }
+
+    /// Nothing was read for about `elapsed`, so that silence and slowness in that time say nothing about the client.
+    pub(super) fn excuse(&self, elapsed: Duration, now: Tick) {
+        self.last_packet.set(excused(self.last_packet.get(), elapsed, now));
+        self.packet_since.set(excused(self.packet_since.get(), elapsed, now));
     }
 
     /// The topic of a PUBLISH after its alias is applied ([MQTT5-3.3.2.3.4]).
@@ -216,4 +242,9 @@ impl Connection {
         aliases[slot] = Some(ByteString::from(topic.as_str().to_owned()));
         Ok(topic)
     }
+}
+
+/// `since` as it counts when for `elapsed` nothing could happen: later by that, but not in the future.
+pub(super) fn excused(since: Tick, elapsed: Duration, now: Tick) -> Tick {
+    since.after(elapsed).min(now)
 }

@@ -108,7 +108,8 @@ impl Wire for Connections {
     }
 
     fn is_backlogged(&self, to: ConnId) -> bool {
-        self.quiet || self.open.get(&to).is_some_and(|connection| connection.is_backlogged())
+        // What is gone takes nothing.
+        self.quiet || self.open.get(&to).is_none_or(|connection| connection.is_backlogged())
     }
 
     fn close(&mut self, to: ConnId, why: Close) {
@@ -121,5 +122,16 @@ impl Wire for Connections {
             });
             self.show_count();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_gone_takes_no_message() {
+        let connections = Connections::new(Arc::new(AtomicUsize::new(0)));
+        assert!(connections.is_backlogged(ConnId(1)));
     }
 }

@@ -11,6 +11,7 @@ pub(super) struct Counters {
     pub(super) connections: Gauge,
     pub(super) backlogged: Counter,
     pub(super) held: Counter,
+    pub(super) left: Counter,
     published: [Counter; 3],
     published_bytes: Counter,
     delivered: [Counter; 3],
@@ -24,6 +25,7 @@ impl Counters {
             connections: gauge!("fellbeck_broker_connections"),
             backlogged: counter!("fellbeck_broker_backlogged_total"),
             held: counter!("fellbeck_broker_held_publishes_total"),
+            left: counter!("fellbeck_broker_left_publishes_total"),
             published: by_qos("fellbeck_broker_received_total"),
             published_bytes: counter!("fellbeck_broker_received_payload_bytes_total"),
             delivered: by_qos("fellbeck_broker_sent_total"),
@@ -54,6 +56,11 @@ pub(super) fn connected(version: crate::wire::Version) {
 /// A connection was refused before it became a session.
 pub(super) fn rejected(reason: &'static str) {
     counter!("fellbeck_broker_rejects_total", "reason" => reason).increment(1);
+}
+
+/// A connection was ended for a packet that took too much room (`budget`) or time (`deadline`).
+pub(super) fn packet_given_up(why: &'static str) {
+    counter!("fellbeck_broker_packets_given_up_total", "why" => why).increment(1);
 }
 
 /// The server ended a connection with an MQTT 5 reason code.

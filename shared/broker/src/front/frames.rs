@@ -4,7 +4,8 @@
 //! the bytes of a packet that is not whole yet are kept here, so that the codec never sees a partial one.
 //! The reason: the codec of ntex-mqtt 8.2.1 subtracts unchecked lengths, believes a property length of 256 MB, reads on past
 //! the end of a PUBLISH, and ignores reserved bits. With whole, checked packets none of that is reached.
-//! Bounded by the largest packet per connection and by the [`Assembly`] budget of the node. Knows nothing of sessions.
+//! Bounded by the largest packet per connection, and by the [`Assembly`] budget of the node, which the broker enforces: it ends
+//! the connection that has used most of it. Knows nothing of sessions.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,7 +35,7 @@ impl Fault {
     }
 }
 
-/// Node-wide budget for bytes of packets that are not whole yet.
+/// Node-wide budget for bytes of packets that are not whole yet, or whole and held.
 #[derive(Debug)]
 pub(super) struct Assembly {
     used: Cell<usize>,
@@ -53,6 +54,48 @@ impl Assembly {
     pub(super) fn used(&self) -> usize {
         self.used.get()
     }
+
+    /// More is held than there should be: somebody has to go.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.used.get() > self.max
+    }
+
+    /// Charges `bytes` of one packet until the answer is dropped.
+    pub(super) fn charge(self: &Rc<Self>, bytes: usize) -> Charge {
+        let mut charge = Charge {
+            budget: self.clone(),
+            bytes: 0,
+        };
+        charge.set(bytes);
+        charge
+    }
+}
+
+/// Share of one packet in the [`Assembly`] budget; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    budget: Rc<Assembly>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// The packet has `len` bytes now.
+    fn set(&mut self, len: usize) {
+        let bytes = len.saturating_sub(FREE_BYTES);
+        self.budget.used.set(self.budget.used.get() - self.bytes + bytes);
+        self.bytes = bytes;
+    }
+
+    /// Bytes charged.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// Partial packet of one connection.
@@ -61,11 +104,10 @@ pub(super) struct Frames {
     version: Version,
     packet_max: u32,
     partial: Vec<u8>,
-    budget: Rc<Assembly>,
-    charged: usize,
+    charge: Charge,
 }
 
-/// Bytes of partial packet that every connection may hold outside the budget, so that small packets never depend on it.
+/// Bytes of a packet that every connection may hold outside the budget, so that small packets never depend on it.
 const FREE_BYTES: usize = 4096;
 
 /// Outcome of looking at the front of a buffer.
@@ -77,14 +119,23 @@ enum Head {
 }
 
 impl Frames {
-    pub(super) fn new(version: Version, packet_max: u32, budget: Rc<Assembly>) -> Self {
+    pub(super) fn new(version: Version, packet_max: u32, budget: &Rc<Assembly>) -> Self {
         Self {
             version,
             packet_max,
             partial: Vec::new(),
-            budget,
-            charged: 0,
+            charge: budget.charge(0),
         }
+    }
+
+    /// A packet has begun and is not whole.
+    pub(super) fn is_partial(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    /// Bytes of it that count for the budget.
+    pub(super) fn charged(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Looks at new bytes at the front of a read buffer. Returns the number of whole packets that `buffer` then begins with;
@@ -118,7 +169,7 @@ impl Frames {
         if !rest.is_empty() {
             self.partial.extend_from_slice(rest);
             buffer.truncate(at);
-            self.charge().map_err(|fault| (count, fault))?;
+            self.charge.set(self.partial.len());
         }
         Ok(count)
     }
@@ -126,9 +177,7 @@ impl Frames {
     /// Drops the kept bytes: nothing of this connection will be read any more.
     pub(super) fn forget(&mut self) {
         self.partial = Vec::new();
-        self.budget
-            .used
-            .set(self.budget.used.get() - std::mem::take(&mut self.charged));
+        self.charge.set(0);
     }
 
     /// Puts the kept bytes back before those in `buffer` once they make a whole packet; else keeps the new ones too.
@@ -155,28 +204,8 @@ impl Frames {
             self.partial.extend_from_slice(fresh);
             buffer.truncate(0);
         }
-        self.charge()?;
+        self.charge.set(self.partial.len());
         Ok(complete)
-    }
-
-    fn charge(&mut self) -> Result<(), Fault> {
-        let now = self.partial.len().saturating_sub(FREE_BYTES);
-        let used = self.budget.used.get() - self.charged + now;
-        self.charged = now;
-        self.budget.used.set(used);
-        if used > self.budget.max {
-            return Err(Fault {
-                reason: 0x97,
-                text: "too many large packets at once",
-            });
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Frames {
-    fn drop(&mut self) {
-        self.forget();
     }
 }
 

@@ -167,7 +167,7 @@ async fn decide(
         client_packet_max: connect.packet_max.unwrap_or(u32::MAX),
         silence_max: Duration::from_millis(u64::from(keep_alive) * 1500),
         ends_with_connection: connect.session_expiry_secs == 0,
-        frames: Frames::new(connect.version, broker.config.packet_max, broker.assembly.clone()),
+        frames: Frames::new(connect.version, broker.config.packet_max, &broker.assembly),
         now: broker.now().tick,
     };
     let version = connect.version;

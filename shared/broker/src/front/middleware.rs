@@ -226,7 +226,9 @@ fn publish_v3(attached: &Rc<Attached>, publish: &v3::codec::Publish, payload: &B
         properties: &[],
         expiry_secs: None,
     };
-    attached.publish(incoming, || held(&incoming, publish.topic.clone(), payload.clone()));
+    attached.publish(incoming, || {
+        held(attached, &incoming, publish.topic.clone(), payload.clone())
+    });
 }
 
 fn publish_v5(attached: &Rc<Attached>, publish: v5::codec::Publish, payload: &Bytes) {
@@ -257,15 +259,17 @@ fn publish_v5(attached: &Rc<Attached>, publish: v5::codec::Publish, payload: &By
             properties: &properties,
             expiry_secs: publish.properties.message_expiry_interval.map(std::num::NonZero::get),
         };
-        attached.publish(incoming, || held(&incoming, topic.clone(), payload.clone()));
+        attached.publish(incoming, || held(attached, &incoming, topic.clone(), payload.clone()));
     } else {
         attached.fail(Fault::malformed("property of more than 65,535 bytes"));
     }
     attached.broker().scratch.replace(properties);
 }
 
-fn held(incoming: &PublishIn<'_>, topic: ByteString, payload: Bytes) -> Held {
+fn held(attached: &Attached, incoming: &PublishIn<'_>, topic: ByteString, payload: Bytes) -> Held {
+    let bytes = topic.len() + payload.len() + incoming.properties.len();
     Held {
+        charge: attached.broker().assembly.charge(bytes),
         topic,
         payload,
         qos: incoming.qos,

@@ -307,10 +307,13 @@ fn restore(broker: &Broker) -> Result<(), FrontError> {
 const LAST_READS: usize = 16;
 
 async fn drain(broker: &Rc<Broker>) {
-    broker.be_quiet();
     for _ in 0..LAST_READS {
         tokio::task::yield_now().await;
     }
+    // From here on a PUBLISH is neither taken nor acknowledged; those that were taken are committed and delivered first.
+    broker.take_none();
+    tokio::time::timeout(FAN_OUT_WITHIN, fan_out(broker)).await.ok();
+    broker.be_quiet();
     // A subscriber that does not acknowledge in time is sent the message again when it comes back, with DUP.
     let acknowledged = async {
         while broker.awaits_acks() {
@@ -319,16 +322,25 @@ async fn drain(broker: &Rc<Broker>) {
     };
     tokio::time::timeout(ACKS_WITHIN, acknowledged).await.ok();
     broker.start_closing();
+    // Whatever the sockets do until the deadline, this much is written.
     settle(broker).await;
-    for connection in broker.connections() {
-        connection.end(SHUTTING_DOWN);
-    }
     while broker.sockets.get() > 0 {
+        // In each round, since a handshake may have passed in between.
+        for connection in broker.connections() {
+            connection.end(SHUTTING_DOWN);
+        }
         tokio::time::sleep(POLL).await;
     }
     // Sessions heard of the end of their connections; that is written too, and what is otherwise written once a second.
-    broker.flush_all();
     settle(broker).await;
+}
+
+/// Waits until all that was taken is durable and has been given to those who are connected.
+async fn fan_out(broker: &Rc<Broker>) {
+    settle(broker).await;
+    while !broker.is_fanned_out() {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Told to MQTT 5 clients.
@@ -338,11 +350,14 @@ const SHUTTING_DOWN: Fault = Fault {
 };
 
 const POLL: Duration = Duration::from_millis(2);
+/// Time to commit and deliver what was taken.
+const FAN_OUT_WITHIN: Duration = Duration::from_secs(2);
 /// Time that subscribers get to acknowledge what they were sent.
 const ACKS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Waits until all that the core gathered is durable and its acks are in write buffers.
+/// Waits until all that the core gathered is durable, cursors included, and its acks are in write buffers.
 async fn settle(broker: &Rc<Broker>) {
+    broker.flush_all();
     broker.wake_turn();
     while !broker.is_settled() {
         tokio::time::sleep(POLL).await;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::broker::{Broker, State};
 use super::connection::{Connection, Phase};
+use super::counters;
 use super::frames::Fault;
 use crate::session::{Now, ReadRequest, ScanRequest};
 
@@ -117,7 +118,7 @@ fn drain(
         if matches!(blocks, TailRead::Empty) {
             state.core.handle_tail_empty();
         }
-        let mut next = first;
+        let mut next = first.or_else(|| answers.try_recv().ok());
         // Bounded by the capacity of the channel, since answers come only for what was submitted.
         while let Some(committed) = next {
             state.core.handle_committed(committed, now, &mut state.wire);
@@ -125,7 +126,7 @@ fn drain(
         }
         give_blocks(store, state, blocks, now)
     });
-    broker.retry_held();
+    broker.retry_held(false);
     broker.update_pause();
     more
 }
@@ -151,12 +152,13 @@ fn give_blocks(store: &Store, state: &mut State, blocks: TailRead, now: Now) -> 
 /// The clock: the core's deadlines, keep-alive, writers that stand still.
 pub(super) async fn run_clock(broker: Rc<Broker>) {
     let mut books_at = Tick::default();
+    let mut looked_at = broker.now().tick;
     loop {
         let sleep = broker.until_timeout().min(TICK).max(Duration::from_millis(1));
         tokio::time::sleep(sleep).await;
         broker.refresh_clock();
         broker.with(|state, now| state.core.handle_tick(now, &mut state.wire));
-        broker.retry_held();
+        broker.retry_held(true);
         broker.update_pause();
         metrics::gauge!("fellbeck_broker_partial_bytes").set(broker.assembly.used() as f64);
         let now = broker.now();
@@ -164,17 +166,26 @@ pub(super) async fn run_clock(broker: Rc<Broker>) {
             books_at = now.tick.after(TICK);
             broker.with(|state, _| state.core.books()).publish();
         }
+        let elapsed = now.tick.since(looked_at);
+        looked_at = now.tick;
         for connection in broker.connections() {
-            watch_connection(&broker, &connection, now);
+            watch_connection(&broker, &connection, now, elapsed);
         }
     }
 }
 
-fn watch_connection(broker: &Broker, connection: &Connection, now: Now) {
+/// `elapsed` is the time since the last look.
+fn watch_connection(broker: &Broker, connection: &Connection, now: Now, elapsed: Duration) {
     if connection.phase.get() != Phase::Open {
         return;
     }
-    if connection.io.is_wr_backpressure() {
+    let is_backlogged = connection.io.is_wr_backpressure();
+    if is_backlogged || !broker.may_read(connection) {
+        // What the client sends is not looked at. Only this time is excused: a node that pauses now and then must not keep dead
+        // connections for ever.
+        connection.excuse(elapsed, now.tick);
+    }
+    if is_backlogged {
         let since = connection.backlogged_since.get().unwrap_or(now.tick);
         connection.backlogged_since.set(Some(since));
         if now.tick.since(since) > broker.config.stalled_after {
@@ -189,9 +200,17 @@ fn watch_connection(broker: &Broker, connection: &Connection, now: Now) {
     } else if connection.backlogged_since.get().is_some() {
         // The dispatcher tells it too, but not while it may not read.
         broker.writable(connection);
-    } else if !broker.may_read(connection) {
-        // What the client sends is not looked at, so silence says nothing.
-        connection.last_packet.set(now.tick);
+    } else if connection.frames.borrow().is_partial()
+        && now.tick.since(connection.packet_since.get()) > broker.config.partial_within
+    {
+        counters::packet_given_up("deadline");
+        broker.fail(
+            connection,
+            Fault {
+                reason: 0x80,
+                text: "the packet was not whole in time",
+            },
+        );
     } else if !connection.silence_max.is_zero() && now.tick.since(connection.last_packet.get()) > connection.silence_max
     {
         // [MQTT5-3.1.2-22]
@@ -207,3 +226,6 @@ fn watch_connection(broker: &Broker, connection: &Connection, now: Now) {
         connection.io.stop_timer();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,11 +64,16 @@ impl Core {
         if let Some(entry) = holder.in_flight.get_mut(packet_id) {
             entry.step = if durable { Step::Received } else { Step::Released };
         }
+        let was_to_come_again = holder.forget_resend(packet_id);
         if durable {
             holder.store_now(&mut self.work);
             self.work.wait(conn, Awaited::PubRel { session, packet_id });
         } else {
             turn.wire.send(conn, PacketOut::PubRel { packet_id, reason: 0 });
+        }
+        if was_to_come_again {
+            self.pump(session, turn);
+            self.settle_groups(turn);
         }
     }
 
@@ -103,6 +108,7 @@ impl Core {
         if entry.counted {
             session.free_window();
         }
+        session.forget_resend(packet_id);
         session.moved(&mut self.work);
         match entry.source.group() {
             Some(group) => self.group_acked(group, entry.source.position()),
@@ -117,7 +123,10 @@ impl Core {
         let turn = &mut Turn::new(now, wire);
         self.work.committed(committed.ticket, committed.commit);
         while let Some(Waiting { conn, awaited, .. }) = self.work.next_durable() {
-            let is_answer = !matches!(awaited, Awaited::Publish { .. } | Awaited::PubRel { .. });
+            let is_answer = !matches!(
+                awaited,
+                Awaited::Publish { .. } | Awaited::PubRel { .. } | Awaited::Snapshots { .. }
+            );
             if let Some(state) = self.conns.get_mut(&conn).filter(|_| is_answer) {
                 state.waiting = state.waiting.saturating_sub(1);
             }
@@ -168,6 +177,7 @@ impl Core {
                 self.unsubscribed(conn, *unsubscribed, commit, turn);
             }
             Awaited::Publish { session, packet_id } => self.reserved_is_durable(conn, session, packet_id, turn),
+            Awaited::Snapshots { session, slots } => self.release_snapshots(session, &slots, turn),
             Awaited::PubRel { session, packet_id } => self.release(conn, session, packet_id, turn),
         }
     }
@@ -187,7 +197,7 @@ impl Core {
         };
         if session.ready().is_some_and(|attached| attached.id == conn) {
             session.reserved_is_durable(packet_id);
-            session.pump(&mut self.work, turn);
+            self.pump(key, turn);
         }
     }
 

@@ -160,10 +160,14 @@ impl Core {
         // Everything that was durable when the read was made is in it, so also all that had been fanned out when it was asked for.
         let level = LogPosition::after(asked.fanned);
         let next = if read.at_end { read.next.max(level) } else { read.next };
+        // A reader does not pass commits that the core has not been told of: a subscription that begins at one of them could not be
+        // in force for what follows it.
+        let newest = self.newest();
+        let known = read.blocks.into_iter().filter(|block| block.commit <= newest);
         let passage = Passage {
-            blocks: read.blocks.into_iter().map(Arc::new).collect(),
+            blocks: known.map(Arc::new).collect(),
             from: asked.from,
-            next: next.max(asked.from),
+            next: next.min(LogPosition::after(newest)).max(asked.from),
             skipped: read.skipped,
         };
         let sharing: Vec<ReaderKey> = self.work.reads.iter().copied().collect();

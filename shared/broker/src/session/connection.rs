@@ -305,6 +305,8 @@ impl Core {
         self.schedule_expiry(key, turn.now);
         self.store_session(key, turn.now);
         self.work.want_commit();
+        // It looks for the first message that it must keep, so that it does not hold the log for those that it need not.
+        self.list_for_read(ReaderKey::Session(key));
     }
 
     /// Removes a session and all its state. [MQTT5-4.1.0-2] A will that has not been sent is sent: the session has ended.

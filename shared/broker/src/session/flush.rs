@@ -52,12 +52,13 @@ impl Core {
         self.work.want_commit();
     }
 
-    /// Whether a connected client still has messages to acknowledge.
+    /// Whether a connected client still has messages to acknowledge. Those that only wait to be sent do not count.
     #[must_use]
     pub fn awaits_acks(&self) -> bool {
-        self.sessions
-            .iter()
-            .any(|session| session.attached.is_some_and(|attached| attached.used > 0))
+        self.sessions.iter().any(|session| {
+            let sent = |used: u16| usize::from(used) > session.reserved.len();
+            session.attached.is_some_and(|attached| sent(attached.used))
+        })
     }
 
     /// Writes all cursors that moved, the level mark and the floor, without asking for a commit of their own.
@@ -121,6 +122,18 @@ impl Core {
                 let lost = session.reader.rewind(fanned).len() as u64;
                 session.drop_matched(DropReason::SessionQueueFull, lost, &self.work);
                 session.moved(&mut self.work);
+            }
+        }
+        for key in self.groups.keys() {
+            let Some(group) = self.groups.get_mut(key) else {
+                continue;
+            };
+            let front = group.reader.queue.front_age();
+            if front.is_some_and(|front| age.saturating_sub(front) > window) {
+                let lost = group.reader.rewind(fanned).len() as u64;
+                group.reader.ledger.drop_matched(DropReason::SessionQueueFull, lost);
+                self.work.counters.dropped(DropReason::SessionQueueFull, lost);
+                group.moved(&mut self.work);
             }
         }
     }

@@ -170,9 +170,14 @@ impl InFlight {
         false
     }
 
-    /// After a restart packet IDs go on behind `last`, so that one that was completed is not used again at once.
+    /// After a restart packet IDs go on behind `last`, so that one that was completed is not used again at once: not every entry is
+    /// stored, and a client may still hold the packet ID of one that was not.
     pub(super) fn go_on_behind(&mut self, last: u16) {
-        if self.entries.is_empty() {
+        let lies_ahead = self.entries.front().is_none_or(|front| {
+            let steps = distance(front.packet_id, last);
+            steps > distance(front.packet_id, self.last_id) && steps < SPAN_MAX
+        });
+        if lies_ahead {
             self.last_id = last;
         }
     }
@@ -263,6 +268,24 @@ mod tests {
             table.iter().map(|entry| entry.packet_id).collect::<Vec<_>>(),
             [65_535, 2]
         );
+    }
+
+    #[test]
+    fn a_restored_table_goes_on_behind_the_last_packet_id_that_was_given() {
+        for (stored, last, next) in [(1, 9, 10), (65_530, 3, 4), (5, 5, 6), (5, 4, 6)] {
+            let mut table = InFlight::default();
+            let entry = Entry {
+                packet_id: stored,
+                qos: QoS::ExactlyOnce,
+                step: Step::Sent,
+                counted: false,
+                source: Source::Memory(None),
+            };
+            assert!(table.restore(entry));
+            table.go_on_behind(last);
+            assert_eq!(sent(&mut table), next, "stored {stored}, last {last}");
+            assert!(table.get(stored).is_some() && table.get(next).is_some());
+        }
     }
 
     /// One message that is never acknowledged must not see its packet ID given to another.

@@ -12,8 +12,8 @@ use super::persist;
 use super::reader::{Reader, Reading};
 use super::shared::{Desk, GroupKey, Member};
 use super::state::{Session, SessionKey};
-use super::subscription::SubscriptionVersion;
 use super::turn::Turn;
+use super::versions::SubscriptionVersion;
 use super::work::ReaderKey;
 use crate::wire::Wire;
 
@@ -210,11 +210,13 @@ impl Core {
     fn group_is_alone(&mut self, key: GroupKey) {
         let fanned = self.fanned;
         if let Some(group) = self.groups.get_mut(key) {
+            group.reader.found = false;
             let lost = group.reader.rewind(fanned).len() as u64;
             group.reader.ledger.drop_matched(DropReason::Qos0Offline, lost);
             self.work.counters.dropped(DropReason::Qos0Offline, lost);
             group.moved(&mut self.work);
         }
+        self.enlist_group(key);
     }
 
     /// The session ends: its memberships go, and what it held.

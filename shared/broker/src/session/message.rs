@@ -195,6 +195,10 @@ impl Queue {
         self.items.front().map(|(_, age)| *age)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().map(|(item, _)| item)
+    }
+
     /// First position in the log among the items.
     pub(super) fn first_position(&self) -> Option<LogPosition> {
         self.items.iter().find_map(|(item, _)| item.position())

@@ -35,6 +35,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod versions;
 mod will;
 mod work;
 

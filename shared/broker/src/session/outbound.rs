@@ -6,7 +6,7 @@
 
 use fellbeck_core::{DropReason, QoS};
 
-use super::in_flight::{Source, Step};
+use super::in_flight::{Entry, Source, Step};
 use super::ledger::ReaderLedger;
 use super::message::{Item, MessageRef, Offer, Place};
 use super::state::Session;
@@ -221,7 +221,9 @@ impl Session {
         let Some(attached) = self.attached else {
             return;
         };
-        let Some(entry) = self.in_flight.get_mut(packet_id) else {
+        // What the client has received already must not come again: it may have forgotten the packet ID. [MQTT5-4.3.3-6]
+        let is_due = |entry: &&mut Entry| matches!(entry.step, Step::Reserved | Step::Sent);
+        let Some(entry) = self.in_flight.get_mut(packet_id).filter(is_due) else {
             return;
         };
         let is_new_here = !std::mem::replace(&mut entry.counted, true);

@@ -6,7 +6,7 @@
 //! `filled` is never behind the fan-out (the stored value may be, see [`Reader::filled`]), so no record is missed or seen twice
 //! when it changes from one to the other.
 
-use fellbeck_core::{CommitNumber, LogPosition};
+use fellbeck_core::{CommitNumber, LogPosition, QoS};
 
 use super::ledger::ReaderLedger;
 use super::message::{Item, Queue};
@@ -113,10 +113,13 @@ impl Reader {
     pub(super) fn rewind(&mut self, fanned: CommitNumber) -> Vec<Item> {
         let head = self.head(fanned);
         if head < self.filled(fanned) {
-            self.unread += self.queue.len() as u64;
+            let logged = self.queue.iter().filter(|item| item.position().is_some());
+            let mut kept = logged.map(|item| item.qos != QoS::AtMostOnce);
+            // A QoS 0 message at the head is nothing to wait for: a reader that is away reads on past it.
+            self.found = kept.next().unwrap_or(false);
+            self.unread += u64::from(self.found) + kept.filter(|kept| *kept).count() as u64;
             self.mode = Mode::Behind;
             self.filled = head;
-            self.found = true;
         }
         self.queue.take().filter(|item| item.position().is_none()).collect()
     }

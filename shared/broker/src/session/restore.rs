@@ -19,7 +19,7 @@ use super::persist::{
 use super::reader::Reader;
 use super::retained::Snapshot;
 use super::state::{Kind, Session, SessionKey};
-use super::subscription::SubscriptionVersion;
+use super::versions::SubscriptionVersion;
 use super::work::ReaderKey;
 use super::{Core, Now};
 use crate::wire::Will;
@@ -99,9 +99,7 @@ impl Shelf {
             StoredKey::Subscription(_, slot) => {
                 subscription = Some(persist::decode_subscription(&stored.value, slot, stored.commit)?);
             }
-            _ => {
-                persist::versioned(&stored.value)?;
-            }
+            _ => persist::decode_empty(&stored.value)?,
         }
         let parts = self.clients.entry(client.to_owned()).or_default();
         parts.keys.push(stored.key.clone());
@@ -311,8 +309,11 @@ impl Core {
                 let filter = version.filter.clone();
                 session.snapshots.push(Snapshot {
                     slot,
+                    asked: slot,
                     filter,
                     since,
+                    // What no log holds and changed since is in the store only.
+                    unlogged_until: Some(CommitNumber(u64::MAX)),
                     after,
                 });
             }

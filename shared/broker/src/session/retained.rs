@@ -4,7 +4,7 @@
 //! pages by key, sent in order, and the key reached is kept with the session's cursor. Until it is complete, the session's live
 //! messages wait behind it, so that an older value never follows a newer one.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fellbeck_core::{CommitNumber, DropReason, Filter, Record, RecordBlock};
@@ -13,11 +13,11 @@ use fellbeck_store::commit::{Delete, Put, Space, Stored};
 use super::in_flight::Source;
 use super::message::{Ids, Item, Message, MessageRef, Offer, Place, block_of_one};
 use super::reader::Reading;
-use super::state::{Session, SessionKey};
+use super::state::{Kind, Session, SessionKey};
 use super::turn::Turn;
-use super::work::{ReaderKey, Work};
-use super::{Core, Now, ScanId, ScanRequest};
-use crate::wire::Wire;
+use super::work::{Awaited, ReaderKey, Work};
+use super::{Core, Now, Route, ScanId, ScanRequest};
+use crate::wire::{ConnId, Wire};
 
 /// First byte of a stored value.
 const VALUE_VERSION: u8 = 1;
@@ -66,18 +66,38 @@ pub(super) fn decode(value: &Bytes) -> Option<RecordBlock> {
 pub(super) struct Snapshot {
     /// The subscription.
     pub(super) slot: u32,
+    /// The subscription that asked for it; another than `slot` once that was replaced.
+    pub(super) asked: u32,
     pub(super) filter: Filter,
-    /// Values of later commits are not part of it.
+    /// Values of later commits are not part of it, if the topic is logged: they come live.
     pub(super) since: CommitNumber,
+    /// Up to here, values of topics that are not logged are part of it: they may have been published before the subscription was in
+    /// force. `None`: that commit is not durable, and nothing is read before it is.
+    pub(super) unlogged_until: Option<CommitNumber>,
     /// Last key that was sent or passed over.
     pub(super) after: Option<Bytes>,
+}
+
+impl Snapshot {
+    fn has(&self, stored: &Stored, route: &dyn Route) -> bool {
+        let topic = std::str::from_utf8(&stored.key).ok();
+        let Some(topic) = topic.filter(|topic| self.filter.matches(topic)) else {
+            return false;
+        };
+        if stored.commit <= self.since {
+            return true;
+        }
+        let is_early = self.unlogged_until.is_some_and(|until| stored.commit <= until);
+        is_early && decode(&stored.value).is_some_and(|block| route.route(topic, block.get(0).device).is_none())
+    }
 }
 
 /// Snapshots of one session, in the order of the subscriptions.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     list: VecDeque<Snapshot>,
-    page: VecDeque<Stored>,
+    /// Values read for the first of the list, and whether each is part of it.
+    page: VecDeque<(Stored, bool)>,
     page_is_last: bool,
     /// The request that is out belongs to another page than the one now wanted.
     stale: bool,
@@ -99,6 +119,11 @@ impl Default for Snapshots {
 impl Snapshots {
     pub(super) fn is_active(&self) -> bool {
         !self.list.is_empty()
+    }
+
+    /// Snapshots that are not complete.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
     }
 
     pub(super) fn push(&mut self, snapshot: Snapshot) {
@@ -124,8 +149,35 @@ impl Snapshots {
         self.list.retain(|snapshot| snapshot.slot != slot);
     }
 
+    /// A newer version of the subscription is owed what the old one was.
+    pub(super) fn pass_on(&mut self, slot: u32, heir: u32) {
+        for snapshot in self.list.iter_mut().filter(|snapshot| snapshot.slot == slot) {
+            snapshot.slot = heir;
+        }
+    }
+
+    /// The oldest one of that subscription that still waits to be read.
+    fn held_for(&mut self, slot: u32) -> Option<&mut Snapshot> {
+        let is_held = |snapshot: &&mut Snapshot| snapshot.asked == slot && snapshot.unlogged_until.is_none();
+        self.list.iter_mut().find(is_held)
+    }
+
+    /// Lets one held snapshot of each of these subscriptions be read.
+    fn release(&mut self, slots: &[u32], unlogged_until: CommitNumber) {
+        let mut wanted: HashSet<u32> = slots.iter().copied().collect();
+        for snapshot in &mut self.list {
+            if snapshot.unlogged_until.is_none() && wanted.remove(&snapshot.asked) {
+                snapshot.unlogged_until = Some(unlogged_until);
+            }
+        }
+    }
+
     fn wants_page(&self) -> bool {
-        self.is_active() && self.page.is_empty() && !self.page_is_last
+        let may_read = self
+            .list
+            .front()
+            .is_some_and(|snapshot| snapshot.unlogged_until.is_some());
+        may_read && self.page.is_empty() && !self.page_is_last
     }
 }
 
@@ -150,16 +202,16 @@ impl Session {
     /// Sends what is there of the snapshots.
     pub(super) fn pump_retained<W: Wire>(&mut self, work: &mut Work, turn: &mut Turn<'_, W>) {
         while let Some(snapshot) = self.snapshots.list.front() {
-            let (slot, since) = (snapshot.slot, snapshot.since);
-            while let Some(stored) = self.snapshots.page.front() {
-                if stored.commit <= since && snapshot_matches(&self.snapshots, &stored.key) {
+            let slot = snapshot.slot;
+            while let Some((stored, is_part)) = self.snapshots.page.front() {
+                if *is_part {
                     let stored = stored.clone();
                     if !self.send_retained(slot, &stored, work, turn) {
                         return;
                     }
                 }
                 let passed = self.snapshots.page.pop_front();
-                if let (Some(snapshot), Some(passed)) = (self.snapshots.list.front_mut(), passed) {
+                if let (Some(snapshot), Some((passed, _))) = (self.snapshots.list.front_mut(), passed) {
                     snapshot.after = Some(passed.key);
                 }
                 self.moved(work);
@@ -203,6 +255,27 @@ impl Session {
         true
     }
 
+    /// Adds a snapshot for the subscription in `slot`, or for the one that replaced it. False when that has ended.
+    pub(super) fn hold_snapshot(
+        &mut self,
+        asked: u32,
+        since: CommitNumber,
+        unlogged_until: Option<CommitNumber>,
+    ) -> bool {
+        let Some(version) = self.subscriptions.open_heir_of(asked) else {
+            return false;
+        };
+        self.snapshots.push(Snapshot {
+            slot: version.slot,
+            asked,
+            filter: version.filter.clone(),
+            since,
+            unlogged_until,
+            after: None,
+        });
+        true
+    }
+
     /// Answer to the lookup of a retained message that must be sent again.
     fn resend_retained<W: Wire>(&mut self, page: &[Stored], work: &mut Work, turn: &mut Turn<'_, W>) {
         let Some(packet_id) = self.resend.front().copied() else {
@@ -235,12 +308,6 @@ impl Session {
         }
         self.resend.pop_front();
     }
-}
-
-fn snapshot_matches(snapshots: &Snapshots, key: &[u8]) -> bool {
-    let topic = std::str::from_utf8(key).ok();
-    let front = snapshots.list.front();
-    front.is_some_and(|snapshot| topic.is_some_and(|topic| snapshot.filter.matches(topic)))
 }
 
 impl Core {
@@ -298,7 +365,11 @@ impl Core {
                     session.resend_retained(&page, &mut self.work, turn);
                 } else if let Some(snapshot) = session.snapshots.list.front() {
                     session.snapshots.page_is_last = page.is_empty() || !snapshot.filter.has_wildcard();
-                    session.snapshots.page = page.into();
+                    let mark = |stored: Stored| {
+                        let is_part = snapshot.has(&stored, &*self.route);
+                        (stored, is_part)
+                    };
+                    session.snapshots.page = page.into_iter().map(mark).collect();
                 }
                 self.pump(key, turn);
             }
@@ -306,19 +377,35 @@ impl Core {
         self.settle_groups(turn);
     }
 
-    /// Snapshots of a session key begin now.
-    pub(super) fn begin_snapshot(&mut self, key: SessionKey, slot: u32, since: CommitNumber) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && let Some(version) = session.subscriptions.get(slot)
-        {
-            let filter = version.filter.clone();
-            session.snapshots.push(Snapshot {
-                slot,
-                filter,
-                since,
-                after: None,
-            });
-            session.moved(&mut self.work);
+    /// Subscriptions in `slots` are in force after `since`: their snapshots can be taken once all that was published before now is
+    /// in the store.
+    pub(super) fn begin_snapshots(&mut self, conn: ConnId, key: SessionKey, mut slots: Vec<u32>, since: CommitNumber) {
+        let Some(session) = self.sessions.get_mut(key).filter(|_| !slots.is_empty()) else {
+            return;
+        };
+        let is_held = session.kind == Kind::Immediate;
+        let unlogged_until = self.work.is_settled().then_some(since);
+        slots.retain(|slot| {
+            if is_held && let Some(held) = session.snapshots.held_for(*slot) {
+                // Served from memory since it was asked for: all that came later is in the queue.
+                (held.since, held.unlogged_until) = (since, Some(since));
+                return false;
+            }
+            let begun = session.hold_snapshot(*slot, since, unlogged_until);
+            begun && unlogged_until.is_none()
+        });
+        session.moved(&mut self.work);
+        if !slots.is_empty() {
+            self.work.wait(conn, Awaited::Snapshots { session: key, slots });
         }
+    }
+
+    /// All that was published before these snapshots began is in the store.
+    pub(super) fn release_snapshots<W: Wire>(&mut self, key: SessionKey, slots: &[u32], turn: &mut Turn<'_, W>) {
+        let newest = self.newest();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.snapshots.release(slots, newest);
+        }
+        self.pump(key, turn);
     }
 }

@@ -17,8 +17,8 @@ use super::outbound::Fate;
 use super::reader::{Mode, Reader};
 use super::slab::{Key, Slab};
 use super::state::{SessionKey, Sessions};
-use super::subscription::Options;
 use super::turn::Turn;
+use super::versions::Options;
 use super::work::{ReaderKey, Work};
 use crate::wire::Wire;
 

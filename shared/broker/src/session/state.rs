@@ -16,7 +16,7 @@ use super::reader::{Mode, Reader, Reading};
 use super::retained::Snapshots;
 use super::shared::GroupKey;
 use super::slab::{Key, Slab};
-use super::subscription::Subscriptions;
+use super::versions::Subscriptions;
 use super::work::{ReaderKey, Work};
 use crate::wire::{ConnId, Will};
 
@@ -176,6 +176,7 @@ impl Session {
         self.reserved_durable = 0;
         self.resend.clear();
         self.snapshots.rewind();
+        self.reader.found = false;
         for entry in self.in_flight.iter_mut() {
             entry.counted = false;
         }
@@ -189,6 +190,12 @@ impl Session {
             self.drop_matched(reason, 1, work);
         }
         self.moved(work);
+    }
+
+    /// The client has answered the message, as it came on a former connection: it is not sent again. False where it was not to be.
+    pub(super) fn forget_resend(&mut self, packet_id: u16) -> bool {
+        let at = self.resend.iter().position(|id| *id == packet_id);
+        at.and_then(|at| self.resend.remove(at)).is_some()
     }
 
     /// In-flight entries that are not complete on the sender's side and must be sent again on a new connection.

@@ -7,13 +7,14 @@
 //! Sessions served from memory have one version per filter, in force at once. Shared subscriptions are memberships of a
 //! [`Group`](super::shared::Group), which has the cursor; their versions have no bounds.
 
-use fellbeck_core::{CommitNumber, Filter, QoS, Record, ShareName};
+use fellbeck_core::{CommitNumber, Filter};
 use fellbeck_store::commit::Space;
 
 use super::fanout::Subscriber;
 use super::persist;
 use super::state::{Kind, Session, SessionKey};
 use super::turn::Turn;
+use super::versions::{Options, SubscriptionVersion};
 use super::work::Awaited;
 use super::{Core, Now};
 use crate::wire::{Close, ConnId, PacketOut, Subscribe, SubscribeIn, Unsubscribe, Version as Protocol, Wire};
@@ -23,144 +24,6 @@ const PROTOCOL_ERROR: u8 = 0x82;
 const FILTER_INVALID: u8 = 0x8f;
 const QUOTA_EXCEEDED: u8 = 0x97;
 const NO_SUBSCRIPTION: u8 = 0x11;
-
-/// Subscribe options that matter for a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Options {
-    pub(super) qos: QoS,
-    pub(super) no_local: bool,
-    pub(super) retain_as_published: bool,
-    pub(super) id: Option<u32>,
-}
-
-/// One subscription in one form, and for how long.
-#[derive(Debug, Clone)]
-pub(super) struct SubscriptionVersion {
-    /// Number within the session, never reused; part of the stored key.
-    pub(super) slot: u32,
-    pub(super) share: Option<ShareName>,
-    pub(super) filter: Filter,
-    pub(super) options: Options,
-    /// Commit after which it is in force; `None` while that commit is not durable.
-    pub(super) since: Option<CommitNumber>,
-    /// Last commit for which it is in force, once it was closed.
-    pub(super) until: Option<CommitNumber>,
-    /// A newer version or an UNSUBSCRIBE closes it; `until` follows when that is durable.
-    pub(super) closing: bool,
-}
-
-impl SubscriptionVersion {
-    fn is_open(&self) -> bool {
-        !self.closing
-    }
-
-    pub(super) fn covers(&self, commit: CommitNumber) -> bool {
-        self.since.is_some_and(|since| since < commit) && self.until.is_none_or(|until| commit <= until)
-    }
-}
-
-/// All versions of one session, in the order in which they began.
-#[derive(Debug, Default)]
-pub(super) struct Subscriptions {
-    versions: Vec<SubscriptionVersion>,
-    next_slot: u32,
-}
-
-/// What the own subscriptions of a session say of one record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Matched {
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-}
-
-impl Subscriptions {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SubscriptionVersion> {
-        self.versions.iter()
-    }
-
-    pub(super) fn get(&self, slot: u32) -> Option<&SubscriptionVersion> {
-        self.versions.iter().find(|version| version.slot == slot)
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut SubscriptionVersion> {
-        self.versions.iter_mut().find(|version| version.slot == slot)
-    }
-
-    fn find_open(&self, share: Option<&ShareName>, filter: &Filter) -> Option<&SubscriptionVersion> {
-        self.versions
-            .iter()
-            .find(|version| version.is_open() && version.share.as_ref() == share && version.filter == *filter)
-    }
-
-    fn open_count(&self) -> usize {
-        self.versions.iter().filter(|version| version.is_open()).count()
-    }
-
-    /// Takes a version as it was stored.
-    pub(super) fn restore(&mut self, version: SubscriptionVersion) {
-        self.next_slot = self.next_slot.max(version.slot + 1);
-        self.versions.push(version);
-        self.versions.sort_by_key(|version| version.slot);
-    }
-
-    fn add(&mut self, version: SubscriptionVersion) {
-        self.next_slot = version.slot + 1;
-        self.versions.push(version);
-    }
-
-    fn remove(&mut self, slot: u32) -> Option<SubscriptionVersion> {
-        let index = self.versions.iter().position(|version| version.slot == slot)?;
-        Some(self.versions.remove(index))
-    }
-
-    /// Whether `record` of `commit` is to be delivered, and how. `ids` receives the subscription identifiers.
-    /// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3]
-    pub(super) fn matching(
-        &self,
-        record: &Record<'_>,
-        commit: CommitNumber,
-        client_id: &str,
-        ids: &mut Vec<u32>,
-    ) -> Option<Matched> {
-        ids.clear();
-        let mut matched: Option<Matched> = None;
-        for version in &self.versions {
-            let in_force = version.share.is_none() && version.covers(commit);
-            if !in_force || !version.filter.matches(record.topic) {
-                continue;
-            }
-            if version.options.no_local && is_local(record, client_id) {
-                continue;
-            }
-            let best = matched.get_or_insert(Matched {
-                qos: QoS::AtMostOnce,
-                retain: false,
-            });
-            best.qos = best.qos.max(version.options.qos.min(record.qos));
-            best.retain |= version.options.retain_as_published && record.retain;
-            ids.extend(version.options.id);
-        }
-        matched
-    }
-
-    /// Removes the versions that end before `commit` and gives their slots.
-    pub(super) fn forget_before(&mut self, commit: CommitNumber) -> Vec<u32> {
-        let mut gone = Vec::new();
-        self.versions.retain(|version| {
-            let past = version.until.is_some_and(|until| until < commit);
-            if past {
-                gone.push(version.slot);
-            }
-            !past
-        });
-        gone
-    }
-}
-
-/// Published to this node by the same client: what No Local leaves out. [MQTT5-3.8.3-3]
-pub(super) fn is_local(record: &Record<'_>, client_id: &str) -> bool {
-    record.origin.is_none() && record.device == client_id
-}
 
 /// A SUBSCRIBE on its way to durable.
 #[derive(Debug)]
@@ -207,8 +70,13 @@ impl Core {
             closed: Vec::new(),
             snapshots: Vec::new(),
         };
-        for filter in &subscribe.filters {
-            let reason = self.subscribe_one(&mut subscribed, filter, subscribe.subscription_id);
+        for (index, filter) in subscribe.filters.iter().enumerate() {
+            // More than a session may have in all need not be looked at: one packet must not keep everybody waiting.
+            let reason = if index < self.config.limits.subscriptions_max {
+                self.subscribe_one(&mut subscribed, filter, subscribe.subscription_id)
+            } else {
+                QUOTA_EXCEEDED
+            };
             // [MQTT5-3.9.3-1]; 3.1.1 knows one code for all failures.
             let is_old = state.version == Protocol::V3 && reason > 2;
             subscribed.reasons.push(if is_old { UNSPECIFIED } else { reason });
@@ -258,16 +126,24 @@ impl Core {
             .find_open(parsed.share.as_ref(), &parsed.filter)
             .map(|version| (version.slot, version.options));
         // Closed versions go when they were read past; one who opens and closes faster than that has to wait.
-        let too_many_versions = session.subscriptions.versions.len() > 2 * limits.subscriptions_max;
+        // So has one who asks again for retained messages faster than it reads them.
+        let too_many_versions = session.subscriptions.len() > 2 * limits.subscriptions_max
+            || session.snapshots.len() > 2 * limits.subscriptions_max;
         let too_many = session.subscriptions.open_count() >= limits.subscriptions_max || groups_full;
         if too_many_versions || (existing.is_none() && too_many) {
             return QUOTA_EXCEEDED;
         }
+        // [MQTT5-3.8.4-4] and Retain Handling; shared subscriptions get no retained messages. [MQTT5-3.8.3.1]
+        let wants_retained = match wanted.retain_handling {
+            0 => true,
+            1 => existing.is_none(),
+            _ => false,
+        };
         let is_same = existing.is_some_and(|(_, present)| present == options);
         let slot = match existing {
             Some((slot, _)) if is_same => slot,
             _ => {
-                let slot = session.subscriptions.next_slot;
+                let slot = session.subscriptions.next_slot();
                 session.subscriptions.add(SubscriptionVersion {
                     slot,
                     share: parsed.share.clone(),
@@ -276,21 +152,16 @@ impl Core {
                     since: None,
                     until: None,
                     closing: false,
+                    heir: None,
                 });
                 subscribed.opened.push(slot);
                 if let Some((old, _)) = existing {
-                    self.close_version(subscribed.session, old);
+                    self.close_version(subscribed.session, old, (!wants_retained).then_some(slot));
                     subscribed.closed.push(old);
                 }
                 self.store_subscription(subscribed.session, slot);
                 slot
             }
-        };
-        // [MQTT5-3.8.4-4] and Retain Handling; shared subscriptions get no retained messages. [MQTT5-3.8.3.1]
-        let wants_retained = match wanted.retain_handling {
-            0 => true,
-            1 => existing.is_none(),
-            _ => false,
         };
         if wants_retained && parsed.share.is_none() {
             subscribed.snapshots.push(slot);
@@ -301,12 +172,15 @@ impl Core {
         wanted.qos as u8
     }
 
-    fn close_version(&mut self, key: SessionKey, slot: u32) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && let Some(version) = session.subscriptions.get_mut(slot)
-        {
-            version.closing = true;
-            session.snapshots.cancel(slot);
+    /// A version is to end. `heir`: the one that replaces it, where that one asks for no retained messages itself and so is sent
+    /// what is still to come of the old one's.
+    fn close_version(&mut self, key: SessionKey, slot: u32, heir: Option<u32>) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.subscriptions.close(slot, heir);
+            match heir {
+                Some(heir) => session.snapshots.pass_on(slot, heir),
+                None => session.snapshots.cancel(slot),
+            }
         }
         self.store_subscription(key, slot);
     }
@@ -347,6 +221,12 @@ impl Core {
         if self.work.is_settled() || answer.snapshots.is_empty() {
             self.answer_subscribed(conn, answer, newest, turn);
         } else {
+            // What comes live from now on waits behind them, so that an older value never follows a newer one.
+            if let Some(session) = self.sessions.get_mut(session) {
+                for slot in &answer.snapshots {
+                    session.hold_snapshot(*slot, newest, None);
+                }
+            }
             self.answer_after_commit(conn, Awaited::Subscribed(Box::new(answer)));
         }
     }
@@ -380,17 +260,7 @@ impl Core {
             let (packet_id, reasons) = (subscribed.packet_id, &subscribed.reasons[..]);
             turn.wire.send(conn, PacketOut::SubAck { packet_id, reasons });
         }
-        for slot in &subscribed.snapshots {
-            let is_open = self.sessions.get(key).is_some_and(|session| {
-                session
-                    .subscriptions
-                    .get(*slot)
-                    .is_some_and(SubscriptionVersion::is_open)
-            });
-            if is_open {
-                self.begin_snapshot(key, *slot, commit);
-            }
-        }
+        self.begin_snapshots(conn, key, subscribed.snapshots, commit);
         self.pump(key, turn);
     }
 
@@ -514,7 +384,12 @@ impl Core {
             unsubscribed.reasons.push(reason);
         }
         let kind = self.sessions.get(state.session).map(|session| session.kind);
-        if kind == Some(Kind::Immediate) {
+        // The SUBSCRIBE to a group may be on its way: the group is left after it was joined.
+        let shares = unsubscribed
+            .closed
+            .iter()
+            .any(|slot| self.is_shared(state.session, *slot));
+        if kind == Some(Kind::Immediate) && !shares {
             let commit = self.newest();
             for slot in std::mem::take(&mut unsubscribed.closed) {
                 self.end_version(state.session, slot, commit, turn);
@@ -537,7 +412,7 @@ impl Core {
         let Some(slot) = open.map(|version| version.slot) else {
             return NO_SUBSCRIPTION;
         };
-        self.close_version(unsubscribed.session, slot);
+        self.close_version(unsubscribed.session, slot, None);
         unsubscribed.closed.push(slot);
         0
     }

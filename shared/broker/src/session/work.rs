@@ -49,6 +49,11 @@ pub(super) enum Awaited {
         session: SessionKey,
         packet_id: u16,
     },
+    /// What was published before these snapshots began is in the store.
+    Snapshots {
+        session: SessionKey,
+        slots: Vec<u32>,
+    },
     /// Outbound QoS 2: that PUBREC was seen is durable.
     PubRel {
         session: SessionKey,

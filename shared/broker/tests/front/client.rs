@@ -23,13 +23,17 @@ pub(crate) struct Publish {
 impl Client {
     /// A socket without a CONNECT.
     pub(crate) fn open(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+        Self::of(TcpStream::connect(addr).unwrap(), 4)
+    }
+
+    /// The same of a socket that is there.
+    pub(crate) fn of(stream: TcpStream, version: u8) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
             stream,
             buffer: Vec::new(),
-            version: 4,
+            version,
         }
     }
 

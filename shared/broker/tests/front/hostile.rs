@@ -1,13 +1,14 @@
 //! Input that breaks the protocol: the right reason, a closed socket, and nobody else notices.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use fellbeck_broker::front::MqttServerConfig;
 use fellbeck_broker::session::CoreLimits;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::client::{Client, connect, publish, publish_with, subscribe};
+use crate::client::{Client, ack, connect, publish, publish_with, subscribe};
 use crate::node::{Node, config};
 
 /// Packets after a good CONNECT, and the reason that a version 5 client is told.
@@ -117,24 +118,62 @@ fn a_first_packet_that_is_no_connect_closes_the_socket() {
 }
 
 #[test]
-fn half_sent_large_packets_are_bounded_over_all_connections() {
+fn half_sent_large_packets_are_bounded_and_lock_nobody_out() {
+    // The budget is four packets of the largest size.
     let config = MqttServerConfig {
         packet_max: 600_000,
         partial_bytes_max: 700_000,
         ..config()
     };
     let node = Node::start_with(config, CoreLimits::default());
-    let whole = publish(5, 0, "t", 0, &[0; 500_000]);
-    let mut first = Client::clean(node.addr(), 5, "first");
-    let mut second = Client::clean(node.addr(), 5, "second");
-    first.send(&whole[..450_000]);
+    let whole = publish(5, 0, "t", 0, &[0; 590_000]);
+    let mut holders: Vec<Client> = (0..4)
+        .map(|n| Client::clean(node.addr(), 5, &format!("holder{n}")))
+        .collect();
+    for holder in &mut holders {
+        holder.send(&whole[..589_000]);
+    }
+    // Four more would be refused for ever if whoever grows last had to go.
     let mut bystander = Client::clean(node.addr(), 4, "bystander");
-    bystander.expect_nothing();
-    second.try_send(&whole[..450_000]);
-    second.expect_disconnect(0x97);
-    bystander.expect_nothing();
-    first.send(&whole[450_000..]);
-    first.expect_nothing();
+    let large = publish(4, 0x02, "t", 7, &[0; 300_000]);
+    for _ in 0..3 {
+        bystander.send(&large[..200_000]);
+        let mut other = Client::clean(node.addr(), 4, "other");
+        other.expect_nothing();
+        bystander.send(&large[200_000..]);
+        bystander.expect(&ack(0x40, 7));
+    }
+    // One of those who held on to their share made way, no more than needed.
+    let mut gone = 0;
+    for mut holder in holders {
+        holder.try_send(&whole[589_000..]);
+        holder.try_send(&[0xC0, 0]);
+        let answer = holder.packet().expect("PINGRESP or DISCONNECT");
+        match answer[0] {
+            0xE0 => {
+                assert_eq!(answer[2], 0x97);
+                gone += 1;
+            }
+            _ => assert_eq!(answer, [0xD0, 0]),
+        }
+    }
+    assert_eq!(gone, 1);
+}
+
+#[test]
+fn a_packet_that_is_not_whole_in_time_ends_its_connection() {
+    let config = MqttServerConfig {
+        partial_within: Duration::from_millis(500),
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    let mut idle = Client::clean(node.addr(), 5, "idle");
+    let mut half = Client::clean(node.addr(), 5, "half");
+    let whole = publish(5, 0, "t", 0, &[0; 100]);
+    // A whole packet before it is no excuse.
+    half.send(&[&whole[..], &whole[..50]].concat());
+    half.expect_disconnect(0x80);
+    idle.expect_nothing();
 }
 
 #[test]

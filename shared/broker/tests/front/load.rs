@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use fellbeck_broker::front::MqttServerConfig;
 use fellbeck_broker::session::CoreLimits;
+use fellbeck_core::Seq;
+use fellbeck_store::commit::Commit;
 use rand::RngCore;
 
 use crate::client::{Client, ack, connect, publish};
@@ -162,13 +164,14 @@ fn a_version_3_burst_beyond_the_receive_maximum_is_held_and_then_served() {
 }
 
 #[test]
-fn a_full_store_refuses_version_5_and_holds_version_3_without_an_ack() {
+fn a_full_store_refuses_version_5_and_holds_version_3_without_an_ack_until_there_is_room() {
     let node = Node::start_in(
         tempfile::TempDir::new().unwrap(),
         config(),
         CoreLimits::default(),
         |store| fellbeck_store::StoreConfig {
             quota_bytes: Some(8 << 20),
+            segment_bytes: 1 << 20,
             grace_bytes: 0,
             ..store
         },
@@ -196,4 +199,17 @@ fn a_full_store_refuses_version_5_and_holds_version_3_without_an_ack() {
     v3.stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     assert!(v3.waits_in_vain());
     v5.expect_nothing();
+    // Somebody has taken over all that is stored.
+    let lane = node.store.track("lane/default/0").unwrap();
+    let (submitter, _answers) = node.store.submitter(1);
+    let commit = Commit {
+        acked: vec![(lane, Seq(node.store.bounds(lane).end.0 - 1))],
+        ..Commit::default()
+    };
+    submitter.submit(commit).unwrap();
+    v3.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // The answer to the PINGREQ need not wait for the commit.
+    let mut answers = [v3.packet().unwrap(), v3.packet().unwrap()];
+    answers.sort();
+    assert_eq!(answers, [ack(0x40, 1), vec![0xD0, 0]]);
 }

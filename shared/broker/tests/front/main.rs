@@ -12,3 +12,4 @@ mod load;
 mod node;
 mod publish;
 mod session;
+mod shutdown;

@@ -7,17 +7,24 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Mutex;
 
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
+
+/// Held while a file is looked for and written: several tests of a process may want the same one.
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// Bytes of the golden file `name`. `make` is asked for them only where the file is missing and may be written.
 pub(crate) fn golden(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     let path = Path::new(DIR).join(name);
-    if !path.exists() && std::env::var_os("FELLBECK_WRITE_GOLDEN").is_some_and(|set| set == "1") {
-        fs::create_dir_all(DIR).unwrap();
-        // Fails where another run was faster: what it wrote stays.
-        let mut file = File::create_new(&path).unwrap();
-        file.write_all(&make()).unwrap();
+    if std::env::var_os("FELLBECK_WRITE_GOLDEN").is_some_and(|set| set == "1") {
+        let _writing = WRITING.lock().expect("no test fails while it writes");
+        if !path.exists() {
+            fs::create_dir_all(DIR).expect("the folder of golden files can be made");
+            let file = File::create_new(&path);
+            let written = file.and_then(|mut file| file.write_all(&make()));
+            written.expect("a missing golden file can be written");
+        }
     }
     fs::read(&path).unwrap_or_else(|error| panic!("golden file {}: {error}", path.display()))
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use fellbeck_core::Seq;
 
-use super::{Writer, now_ms};
+use super::Writer;
 use crate::catalog::{Appended, Segment};
 use crate::config::Layout;
-use crate::engine::memtable_bytes;
+use crate::engine::{Engine, is_crowded, memtable_bytes, tables};
 use crate::error::HaltError;
 use crate::janitor::{self, Job};
 use crate::key::index;
@@ -21,6 +21,10 @@ use crate::trim::{self, Candidate, CloudBounds, EdgeBounds, Trim};
 
 /// Memory tables that may wait for the engine before the writer waits, too.
 const FLUSHES_MAX: usize = 4;
+/// Table files at which a segment is sealed, whatever its size: the engine slows commits at 20 of them.
+const SEGMENT_TABLES_MAX: usize = 12;
+/// Segments that may go by age in one round, so that a clock that is wrong does not empty a store at one stroke.
+const AGED_PER_ROUND: usize = 1;
 /// Into how many segments at least the retention age is cut.
 const AGE_SHARE: u32 = 8;
 
@@ -64,6 +68,9 @@ impl Writer {
                 .map(|segment| segment.keyspace.clone());
             if let Some(keyspace) = keyspace {
                 self.engine.flush(&keyspace)?;
+                if tables(&keyspace) >= SEGMENT_TABLES_MAX {
+                    self.seal(*id);
+                }
             }
         }
         if flush.keyed {
@@ -72,6 +79,37 @@ impl Writer {
             }
         }
         self.wait_for_flushes();
+        Ok(())
+    }
+
+    /// Seals a segment out of its turn.
+    fn seal(&mut self, id: u64) {
+        for slot in &mut self.active {
+            if slot.as_ref().is_some_and(|active| active.id == id) {
+                if let Some(segment) = self.shared.catalog_mut().segments.get_mut(&id) {
+                    segment.sealed = true;
+                }
+                self.unindexed.push(id);
+                *slot = None;
+            }
+        }
+    }
+
+    /// Waits here for memory tables to be written, where a failure of the engine ends the wait: inside a commit it would not.
+    pub(super) fn wait_for_room(&self) -> Result<(), HaltError> {
+        let crowded = |engine: &Engine| {
+            let active = self.active.iter().flatten().map(|active| &active.keyspace);
+            engine.keyed().chain(active).any(is_crowded)
+        };
+        if !crowded(&self.engine) {
+            return Ok(());
+        }
+        metrics::counter!("fellbeck_store_flush_waits_total").increment(1);
+        while crowded(&self.engine) {
+            self.engine.check()?;
+            // The engine offers no event to wait for.
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
@@ -89,8 +127,9 @@ impl Writer {
     }
 
     /// Gives up the segments that may go. What it goes by is durable: acknowledgements and floors of synced commits.
-    pub(super) fn trim(&mut self) {
-        let trim = self.choose_trim();
+    /// By age only where the wall clock is given, once in a round.
+    pub(super) fn trim(&mut self, wall_ms: Option<u64>) {
+        let trim = self.choose_trim(wall_ms);
         if trim.segments.is_empty() {
             return;
         }
@@ -126,7 +165,7 @@ impl Writer {
         self.shared.config.layout == Layout::Edge && self.shared.pressure().level != Level::Normal
     }
 
-    fn choose_trim(&self) -> Trim {
+    fn choose_trim(&self, wall_ms: Option<u64>) -> Trim {
         let config = &self.shared.config;
         let catalog = self.shared.catalog();
         if config.layout == Layout::Cloud {
@@ -138,7 +177,8 @@ impl Writer {
             let candidates = sealed.map(|(id, segment)| candidate(*id, segment, false)).collect();
             let bounds = CloudBounds {
                 retention_bytes: config.retention_bytes,
-                touched_min_ms: age.map(|age| now_ms().saturating_sub(age)),
+                touched_min_ms: age.and_then(|age| Some(wall_ms?.saturating_sub(age))),
+                aged_max: AGED_PER_ROUND,
                 total_bytes: catalog.bytes,
             };
             return trim::cloud(candidates, bounds);

@@ -20,7 +20,7 @@ impl Buffer for Plain {
 }
 
 fn frames(version: Version) -> Frames {
-    Frames::new(version, 1 << 20, Assembly::new(1 << 20))
+    Frames::new(version, 1 << 20, &Assembly::new(1 << 20))
 }
 
 fn publish(payload: usize) -> Vec<u8> {
@@ -95,15 +95,30 @@ fn whole_packets_before_a_broken_one_still_count() {
 #[test]
 fn the_budget_for_partial_packets_is_kept_and_given_back() {
     let budget = Assembly::new(10_000);
-    let mut one = Frames::new(Version::V3, 1 << 20, budget.clone());
-    let mut two = Frames::new(Version::V3, 1 << 20, budget.clone());
+    let mut one = Frames::new(Version::V3, 1 << 20, &budget);
+    let mut two = Frames::new(Version::V3, 1 << 20, &budget);
     let part = publish(100_000);
     assert_eq!(one.admit(&mut Plain(part[..12_000].to_vec())), Ok(0));
     assert_eq!(budget.used(), 12_000 - FREE_BYTES);
-    let refused = two.admit(&mut Plain(part[..12_000].to_vec())).unwrap_err();
-    assert_eq!(refused.1.reason, 0x97);
+    assert!(one.is_partial() && !budget.is_exceeded());
+    assert_eq!(two.admit(&mut Plain(part[..12_000].to_vec())), Ok(0));
+    assert!(budget.is_exceeded());
+    one.forget();
+    assert_eq!((one.charged(), two.charged()), (0, 12_000 - FREE_BYTES));
+    assert!(!budget.is_exceeded());
     drop(two);
-    drop(one);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_whole_packet_that_is_kept_is_charged_until_it_is_dropped() {
+    let budget = Assembly::new(10_000);
+    let small = budget.charge(FREE_BYTES);
+    assert_eq!(budget.used(), 0);
+    let large = budget.charge(FREE_BYTES + 10_001);
+    assert_eq!((small.bytes(), large.bytes()), (0, 10_001));
+    assert!(budget.is_exceeded());
+    drop(large);
     assert_eq!(budget.used(), 0);
 }
 
@@ -129,7 +144,8 @@ proptest! {
         }
         prop_assert_eq!(seen, packets.len());
         prop_assert_eq!(out, stream);
-        prop_assert_eq!(frames.budget.used(), 0);
+        prop_assert_eq!(frames.charged(), 0);
+        prop_assert!(!frames.is_partial());
     }
 
     #[test]

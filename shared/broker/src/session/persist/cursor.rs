@@ -132,7 +132,12 @@ impl StoredCursor {
                 let (slot, since) = (take_u32(input)?, CommitNumber(take_u64(input)?));
                 let has_after = take_byte(input)?;
                 let after = Bytes::copy_from_slice(take_bytes(input)?);
-                Some((slot, since, (has_after == 1).then_some(after)))
+                let after = match has_after {
+                    0 if after.is_empty() => None,
+                    1 => Some(after),
+                    _ => return None,
+                };
+                Some((slot, since, after))
             })?,
             unread: take_u64(input)?,
             ledger: take_ledger(input)?,

@@ -132,8 +132,18 @@ pub(super) fn decode_mark(value: &[u8]) -> Result<CommitNumber, DecodeError> {
     mark.filter(|_| input.is_empty()).ok_or(DecodeError::Damaged)
 }
 
+/// Checks a value whose key says all.
+pub(super) fn decode_empty(value: &[u8]) -> Result<(), DecodeError> {
+    let rest = versioned(value)?;
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(DecodeError::Damaged)
+    }
+}
+
 /// Checks the version byte and gives what follows.
-pub(super) fn versioned(value: &[u8]) -> Result<&[u8], DecodeError> {
+fn versioned(value: &[u8]) -> Result<&[u8], DecodeError> {
     match value.split_first() {
         Some((&VERSION, rest)) => Ok(rest),
         Some((&newer, _)) if newer > VERSION => Err(DecodeError::Newer(newer)),

@@ -82,6 +82,7 @@ impl StoredSession {
                 _ => Some((WallTime(take_u64(input)?), ClockQuality::from_u8(take_byte(input)?)?)),
             },
             will: match flags & HAS_WILL {
+                0 if flags & (WILL_RETAIN | WILL_EXPIRY) != 0 => return None,
                 0 => None,
                 _ => Some(take_will(input, flags)?),
             },

@@ -6,7 +6,7 @@ use fellbeck_core::{CommitNumber, Filter, QoS};
 
 use super::fields::{take_byte, take_text};
 use super::{DecodeError, VERSION, versioned};
-use crate::session::subscription::{Options, SubscriptionVersion};
+use crate::session::versions::{Options, SubscriptionVersion};
 
 const SUB_SHARE: u8 = 1;
 const SUB_NO_LOCAL: u8 = 2;
@@ -73,5 +73,6 @@ fn take_subscription(input: &mut &[u8], slot: u32, commit: CommitNumber) -> Opti
         since: Some(commit),
         until: None,
         closing: false,
+        heir: None,
     })
 }

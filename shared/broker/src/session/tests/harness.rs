@@ -222,7 +222,7 @@ impl World {
     pub(super) fn settle(&mut self) {
         for _ in 0..10_000 {
             self.submit();
-            let mut busy = self.store.waiting() > 0;
+            let mut busy = self.store.waiting() > 0 || !self.store.answers.is_empty();
             self.store.commit(1);
             self.deliver();
             busy |= self.look_up();

@@ -304,3 +304,122 @@ fn acknowledgements_of_the_wrong_kind_close_the_connection_and_unknown_ones_do_n
     assert_eq!(world.take(reader), [Out::Closed(0x82)]);
     assert_eq!(world.status("reader").in_flight, 1);
 }
+
+/// The client took the message on its former connection and says so before it was sent again: it may forget the packet ID then,
+/// and would take the message for a new one.
+#[test]
+fn a_message_that_the_client_says_it_has_received_is_not_sent_again() {
+    for unlogged in [false, true] {
+        let mut world = World::new(edge());
+        let (publisher, _) = world.join(connect("publisher"));
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe(reader, "log/#", 2);
+        if unlogged {
+            world.subscribe(reader, "home/#", 1);
+        }
+        world.publish(publisher, "log/a", "received", 2);
+        world.settle();
+        world.publish(publisher, if unlogged { "home/a" } else { "log/a" }, "next", 1);
+        world.settle();
+        let ids: Vec<_> = world
+            .messages(reader)
+            .iter()
+            .map(|got| got.packet_id.unwrap())
+            .collect();
+        world.cut(reader);
+        world.settle();
+        let reader = world.connect_with(persistent("reader"));
+        world.submit();
+        world.store.commit(1);
+        world.deliver();
+        assert!(matches!(world.take(reader)[..], [Out::ConnAck { .. }]));
+        world.pubrec(reader, ids[0]);
+        world.settle();
+        let outs = world.take(reader);
+        assert!(outs.contains(&Out::PubRel(ids[0], 0)), "{outs:?}");
+        let again: Vec<_> = outs
+            .iter()
+            .filter_map(|out| match out {
+                Out::Publish(got) => Some((got.payload.as_str(), got.dup)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(again, [("next", true)], "unlogged {unlogged}");
+        world.pubcomp(reader, ids[0]);
+        world.puback(reader, ids[1]);
+        world.settle();
+        assert_eq!((world.take(reader), world.status("reader").in_flight), (vec![], 0));
+    }
+}
+
+/// An entry of the table that is not stored has still used its packet ID up: the client may hold it.
+#[test]
+fn a_packet_id_is_not_given_again_after_a_crash_while_the_client_may_hold_it() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/own", 1);
+    world.subscribe(reader, "$share/g/log/g", 2);
+    world.publish(publisher, "log/own", "own", 1);
+    world.settle();
+    world.publish(publisher, "log/g", "group", 2);
+    world.settle();
+    let first = world.messages(reader);
+    assert_eq!(first.len(), 2);
+    // The message of the group cannot be stored any more: nothing says where it is.
+    world.unsubscribe(reader, "$share/g/log/g");
+    world.pass(Duration::from_secs(2));
+    world.settle();
+    world.crash();
+    let (publisher, _) = world.join(connect("publisher"));
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/b", 2);
+    world.publish(publisher, "log/b", "next", 2);
+    world.settle();
+    let got = world.messages(reader);
+    let next = got.iter().find(|got| got.payload == "next").expect("it is delivered");
+    assert_ne!(next.packet_id, first[1].packet_id);
+    assert!(!next.dup);
+}
+
+/// QoS 0 is not kept for a session that is away, so the log is not kept for it either.
+#[test]
+fn a_session_that_left_with_qos0_messages_in_its_queue_pins_nothing() {
+    for qos in [0, 1] {
+        let mut world = World::new(edge());
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe(reader, "log/#", 1);
+        world.backlog(reader);
+        let (publisher, _) = world.join(connect("publisher"));
+        world.publish(publisher, "log/a", "queued", qos);
+        world.settle();
+        let queued = world.store.log[0].commit;
+        world.cut(reader);
+        world.publish(publisher, "log2/a", "later", 1);
+        world.subscribe(publisher, "log2/#", 0);
+        world.settle();
+        world.pass(Duration::from_secs(1));
+        world.settle();
+        assert_eq!(world.store.floor.unwrap() <= queued, qos == 1, "QoS {qos}");
+        assert_eq!(world.status("reader").unread, u64::from(qos));
+        world.assert_books_balance("reader");
+    }
+}
+
+/// The node that stops waits for what clients were sent, not for what they were not.
+#[test]
+fn a_message_whose_packet_id_is_not_durable_awaits_no_acknowledgement() {
+    let mut world = World::new(edge());
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 2);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "log/a", "x", 2);
+    world.submit();
+    world.store.commit(1);
+    world.deliver();
+    assert_eq!(world.status("reader").in_flight, 1);
+    assert!(!world.core.awaits_acks());
+    world.settle();
+    assert_eq!(world.payloads(reader), ["x"]);
+    assert!(world.core.awaits_acks());
+}

@@ -221,3 +221,122 @@ fn a_subscription_that_ends_is_sent_no_more_retained_messages() {
     world.unsubscribe(reader, "log/#");
     assert_eq!(world.consume(reader).len(), 2);
 }
+
+/// An older retained value never follows a newer live one, also where live messages do not wait for commits.
+#[test]
+fn a_clean_session_of_the_edge_ends_with_the_newest_value() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    world.retain(publisher, "log/x", "old", 1);
+    world.settle();
+    let (reader, _) = world.join(connect("reader"));
+    world.publish(publisher, "log/y", "load", 1);
+    world.send_subscribe(reader, None, vec![sub("log/x", 0)]);
+    world.submit();
+    world.retain(publisher, "log/x", "new", 1);
+    world.submit();
+    world.store.commit(1);
+    world.deliver();
+    world.look_up();
+    world.settle();
+    world.tape.sent.retain(|(_, out)| !matches!(out, Out::SubAck(..)));
+    assert_eq!(world.payloads(reader), ["old", "new"]);
+}
+
+/// What no log holds is found in the store, or comes live; there is no time in between.
+#[test]
+fn an_unlogged_value_published_between_subscribe_and_suback_is_not_missed() {
+    for config in [edge(), cloud()] {
+        for qos in [0, 1] {
+            for together in [false, true] {
+                let mut world = World::new(config.clone());
+                let (publisher, _) = world.join(connect("publisher"));
+                world.retain(publisher, "$app/x", "old", qos);
+                world.settle();
+                let (reader, _) = world.join(persistent("reader"));
+                world.send_subscribe(reader, None, vec![sub("$app/x", 1)]);
+                world.submit();
+                world.retain(publisher, "$app/x", "new", qos);
+                world.submit();
+                world.store.commit(1);
+                if together {
+                    // SUBACK leaves when the new value is durable already; else the scan must wait for it.
+                    world.store.commit(1);
+                }
+                world.deliver();
+                world.look_up();
+                world.settle();
+                world.tape.sent.retain(|(_, out)| !matches!(out, Out::SubAck(..)));
+                assert_eq!(world.payloads(reader), ["new"], "QoS {qos}, together {together}");
+            }
+        }
+    }
+}
+
+/// A reader may be ahead of the answers of the store: what it passed would be missed by a subscription that begins there.
+#[test]
+fn a_read_passes_no_commit_that_a_subscription_may_begin_at() {
+    let mut config = cloud();
+    config.limits.session_queue_records = 1;
+    let mut world = World::new(config);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.retain(publisher, "log/x", "old", 1);
+    world.settle();
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/other", 1);
+    world.backlog(reader);
+    for n in 0..4 {
+        world.publish(publisher, "log/other", &n.to_string(), 1);
+        world.settle();
+    }
+    world.unblock(reader);
+    world.send_subscribe(reader, None, vec![sub("log/x", 1)]);
+    world.submit();
+    world.store.commit(1);
+    world.retain(publisher, "log/x", "new", 1);
+    world.submit();
+    world.store.commit(1);
+    let request = world.core.poll_read(world.now).expect("it is behind");
+    let answer = world.store.read(request.from, request.bytes_max);
+    assert_eq!(answer.blocks.last().map(|block| block.commit), Some(world.store.newest));
+    world
+        .core
+        .handle_read(request.reader, Some(answer), world.now, &mut world.tape);
+    world.settle();
+    world.tape.sent.retain(|(_, out)| !matches!(out, Out::SubAck(..)));
+    assert_eq!(world.payloads(reader), ["0", "1", "2", "3", "new"]);
+}
+
+/// [MQTT5-3.3.1-10]: the retained messages that the first SUBSCRIBE asked for are owed, whatever the second says.
+#[test]
+fn a_subscription_that_is_replaced_is_sent_the_rest_of_its_retained_messages() {
+    for client in [connect("reader"), persistent("reader")] {
+        for sent_first in [false, true] {
+            let mut world = World::new(edge());
+            let (publisher, _) = world.join(connect("publisher"));
+            for n in 0..5 {
+                world.retain(publisher, &format!("log/{n}"), &n.to_string(), 1);
+            }
+            world.settle();
+            let mut client = client.clone();
+            client.receive_maximum = 2;
+            let (reader, _) = world.join(client);
+            // Something is on its way, so that nobody is answered at once.
+            world.publish(publisher, "log2/load", "x", 1);
+            world.send_subscribe(reader, None, vec![sub("log/#", 0)]);
+            if sent_first {
+                world.settle();
+            }
+            let mut again = sub("log/#", 1);
+            again.retain_handling = 1;
+            world.send_subscribe(reader, None, vec![again]);
+            world.settle();
+            world.tape.sent.retain(|(_, out)| !matches!(out, Out::SubAck(..)));
+            assert_eq!(
+                world.consume(reader),
+                ["0", "1", "2", "3", "4"],
+                "sent first {sent_first}"
+            );
+        }
+    }
+}

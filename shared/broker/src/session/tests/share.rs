@@ -229,3 +229,70 @@ fn unlogged_messages_of_a_group_go_to_one_connected_member() {
     world.cut(a);
     assert_eq!(world.consume(b), ["1", "3", "0", "2"].map(String::from).to_vec());
 }
+
+/// The member's own QoS 2 message holds the group's back until it was sent; then they follow by themselves.
+#[test]
+fn a_group_goes_on_when_a_reserved_message_of_its_member_has_left() {
+    let mut world = World::new(edge());
+    world.tape.payload_max = Some(10);
+    let (publisher, _) = world.join(connect("publisher"));
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "$share/g/log/#", 2);
+    world.publish(publisher, "log/a", "much too large for it", 2);
+    world.publish(publisher, "log/a", "small", 1);
+    world.settle();
+    assert_eq!(world.payloads(reader), ["small"]);
+}
+
+/// A client may leave a group before it is known to have joined it.
+#[test]
+fn a_group_that_is_left_in_one_go_with_joining_it_does_not_stay() {
+    let mut world = World::new(edge());
+    let (publisher, _) = world.join(connect("publisher"));
+    let (reader, _) = world.join(connect("reader"));
+    for n in 0..5 {
+        world.publish(publisher, "log/load", "x", 1);
+        let filter = format!("$share/g/log/{n}");
+        let joined = world.send_subscribe(reader, None, vec![sub(&filter, 1)]);
+        let left = world.send_unsubscribe(reader, &filter);
+        world.settle();
+        assert_eq!(
+            world.take(reader),
+            [Out::SubAck(joined, vec![1]), Out::UnsubAck(left, vec![0])]
+        );
+    }
+    assert_eq!(world.core.groups.len(), 0);
+    assert!(world.core.committed.is_empty());
+}
+
+/// Old blocks stay in memory for no group.
+#[test]
+fn a_group_whose_members_do_not_keep_up_reads_the_log_instead_of_keeping_old_blocks() {
+    let mut config = cloud();
+    config.limits.live_window_bytes = 100;
+    let mut world = World::new(config);
+    let mut client = persistent("reader");
+    client.receive_maximum = 1;
+    let (reader, _) = world.join(client);
+    world.subscribe(reader, "$share/g/log/#", 1);
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 0..3 {
+        world.publish(publisher, "log/x", &n.to_string(), 1);
+    }
+    world.settle();
+    let queued = |world: &World| {
+        let groups = world.core.groups.iter();
+        groups.map(|group| group.reader.queue.len()).sum::<usize>()
+    };
+    assert_eq!(queued(&world), 2);
+    for _ in 0..5 {
+        world.publish(publisher, "log2/x", &"x".repeat(100), 1);
+    }
+    world.subscribe(publisher, "log2/#", 0);
+    world.settle();
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    assert_eq!(queued(&world), 0);
+    world.take(publisher);
+    assert_eq!(world.consume(reader), ["0", "1", "2"]);
+}

@@ -169,3 +169,20 @@ fn old_versions_of_subscriptions_do_not_pile_up() {
     assert!(versions <= 2, "{stored:?}");
     assert_eq!(world.core.ending.len(), 0);
 }
+
+/// However many filters one packet names, no more are looked at than a session may have.
+#[test]
+fn filters_of_one_packet_beyond_the_bound_are_refused_unseen() {
+    let mut config = edge();
+    config.limits.subscriptions_max = 2;
+    let mut world = World::new(config);
+    for client in [connect("clean"), persistent("durable")] {
+        let (conn, _) = world.join(client);
+        let filters = vec![sub("a", 0), sub("a", 1), sub("a", 2), sub("#/", 0)];
+        assert_eq!(world.subscribe_with(conn, None, filters), [0, 1, 0x97, 0x97]);
+        let session = world.core.sessions.iter().find(|session| session.attached.is_some());
+        assert_eq!(session.unwrap().subscriptions.open_count(), 1);
+        world.disconnect(conn);
+        world.settle();
+    }
+}
