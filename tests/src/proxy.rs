@@ -134,33 +134,60 @@ fn socket() -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// One source address: an edge makes a new one with each dial.
+struct Flow {
+    back: Arc<UdpSocket>,
+    thread: JoinHandle<()>,
+    ended: Arc<AtomicBool>,
+    used: u64,
+}
+
+impl Flow {
+    fn start(shared: &Arc<Shared>, front: &Arc<UdpSocket>, edge: SocketAddr) -> Self {
+        let back = Arc::new(socket().expect("a UDP socket on loopback can be had"));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (inner, out, source, end) = (shared.clone(), front.clone(), back.clone(), ended.clone());
+        let thread = thread::spawn(move || backward(&inner, &source, &out, (edge, &end)));
+        Self {
+            back,
+            thread,
+            ended,
+            used: 0,
+        }
+    }
+
+    fn end(self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.thread.join().ok();
+    }
+}
+
 fn forward(shared: &Arc<Shared>, front: &Arc<UdpSocket>) {
-    let mut flows: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)> = HashMap::new();
+    let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut count = 0;
     while !shared.stopped() {
         let Ok((len, edge)) = front.recv_from(&mut buffer) else {
             continue;
         };
-        if !flows.contains_key(&edge) {
-            if flows.len() >= FLOWS_MAX {
-                shared.dropped.fetch_add(1, Ordering::SeqCst);
-                continue;
+        if !flows.contains_key(&edge) && flows.len() >= FLOWS_MAX {
+            // The address that was silent for longest belongs to a connection that is gone.
+            let oldest = flows.iter().min_by_key(|(_, flow)| flow.used).map(|(edge, _)| *edge);
+            if let Some(flow) = oldest.and_then(|oldest| flows.remove(&oldest)) {
+                flow.end();
             }
-            let back = Arc::new(socket().expect("a UDP socket on loopback can be had"));
-            let (inner, out, source) = (Arc::clone(shared), Arc::clone(front), Arc::clone(&back));
-            let thread = thread::spawn(move || backward(&inner, &source, &out, edge));
-            flows.insert(edge, (back, thread));
         }
-        shared.relay(&flows[&edge].0, shared.target(), &buffer[..len]);
+        count += 1;
+        let flow = flows.entry(edge).or_insert_with(|| Flow::start(shared, front, edge));
+        flow.used = count;
+        shared.relay(&flow.back, shared.target(), &buffer[..len]);
     }
-    for (_, thread) in flows.into_values() {
-        thread.join().ok();
-    }
+    flows.into_values().for_each(Flow::end);
 }
 
-fn backward(shared: &Shared, source: &UdpSocket, front: &UdpSocket, edge: SocketAddr) {
+fn backward(shared: &Shared, source: &UdpSocket, front: &UdpSocket, (edge, ended): (SocketAddr, &AtomicBool)) {
     let mut buffer = vec![0; DATAGRAM_MAX];
-    while !shared.stopped() {
+    while !shared.stopped() && !ended.load(Ordering::SeqCst) {
         if let Ok((len, _)) = source.recv_from(&mut buffer) {
             shared.relay(front, Some(edge), &buffer[..len]);
         }
@@ -170,6 +197,20 @@ fn backward(shared: &Shared, source: &UdpSocket, front: &UdpSocket, edge: Socket
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A long kill loop dials from hundreds of addresses; the proxy used to forward only the first 64 of them.
+    #[test]
+    fn addresses_beyond_the_bound_take_the_place_of_silent_ones() {
+        let server = socket().unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let proxy = UdpProxy::start(Some(server.local_addr().unwrap()));
+        let mut buffer = [0; 16];
+        for _ in 0..=FLOWS_MAX {
+            socket().unwrap().send_to(b"hello", proxy.address()).unwrap();
+            assert_eq!(server.recv_from(&mut buffer).unwrap().0, 5);
+        }
+        assert_eq!(proxy.dropped(), 0);
+    }
 
     #[test]
     fn a_cut_drops_both_ways_and_a_heal_lets_pass() {
