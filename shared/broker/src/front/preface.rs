@@ -7,7 +7,8 @@
 use ntex::codec::Decoder;
 use ntex::util::BytesMut;
 
-use super::frames::{Fault, take_field, varint};
+use super::fields::{take_field, varint};
+use super::frames::Fault;
 use super::property_block::{self, Place};
 
 /// What the first bytes are.
