@@ -10,6 +10,7 @@ use std::time::Duration;
 use fellbeck_core::ClockQuality;
 use rustls::ServerConfig;
 
+use super::auth::{AllowAll, Authenticator};
 use super::transport::Transport;
 
 /// Settings of one MQTT server.
@@ -55,6 +56,8 @@ pub struct MqttServerConfig {
     pub partial_within: Duration,
     /// Commits handed to the store and not yet durable. Default 64.
     pub submissions_max: usize,
+    /// Decides who may connect. Default: everybody, and no method of enhanced authentication is known.
+    pub authenticator: Arc<dyn Authenticator>,
     /// What the node knows of its clock, asked once a second. Default: unknown.
     pub clock: fn() -> ClockQuality,
 }
@@ -80,6 +83,7 @@ impl Default for MqttServerConfig {
             partial_bytes_max: 16 << 20,
             partial_within: Duration::from_secs(30),
             submissions_max: 64,
+            authenticator: Arc::new(AllowAll),
             clock: || ClockQuality::Unknown,
         }
     }

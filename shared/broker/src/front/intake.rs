@@ -37,8 +37,7 @@ impl Attached {
     pub(super) fn poll_readable(&self) -> Poll<()> {
         let connection = self.connection();
         if connection.phase.get() == Phase::Closed {
-            // Whatever is still in the buffer must not reach the decoder.
-            connection.io.with_read_buf(BytesMut::clear);
+            self.throw_away();
             return Poll::Ready(());
         }
         if !self.broker().may_read(connection) {
@@ -53,9 +52,19 @@ impl Attached {
             Ok(Front::Control | Front::Nothing) => Poll::Ready(()),
             Err(fault) => {
                 self.fail(fault);
+                self.throw_away();
                 Poll::Ready(())
             }
         }
+    }
+
+    /// Whatever is still in the buffer must not reach the decoder.
+    fn throw_away(&self) {
+        let connection = self.connection();
+        connection.io.with_read_buf(|buffer| {
+            connection.thrown.set(connection.thrown.get() + buffer.len());
+            buffer.clear();
+        });
     }
 
     /// What needs no call of the core: an empty buffer, or a control packet at its front.
@@ -69,7 +78,7 @@ impl Attached {
         }
         match frames.head(slot) {
             Ok(Head::Known { header, whole }) if whole <= slot.len() => {
-                let checked = shape::check(self.connection().version, first, &slot[header..whole]);
+                let checked = shape::check(self.connection().client.version, first, &slot[header..whole]);
                 Some(checked.map(|()| Front::Control))
             }
             Ok(_) => None,
@@ -117,7 +126,7 @@ impl Attached {
                 }
             };
             if bytes[0] >> 4 != PUBLISH {
-                shape::check(connection.version, bytes[0], &bytes[header..whole])?;
+                shape::check(connection.client.version, bytes[0], &bytes[header..whole])?;
                 break Front::Control;
             }
             self.take_publish(bytes[0], &bytes[header..whole])?;
@@ -162,7 +171,7 @@ impl Attached {
 
     fn decode_publish(&self, first: u8, body: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let connection = self.connection();
-        let decoded = publish::decode(connection.version, first, body, scratch)?;
+        let decoded = publish::decode(connection.client.version, first, body, scratch)?;
         let named = match decoded.alias {
             Some(alias) => {
                 let max = self.broker().config.topic_alias_maximum;
