@@ -370,6 +370,7 @@ impl Core {
             return;
         };
         session.pump(&mut self.work, turn);
+        session.pump_status(&self.status, &mut self.work, turn);
         if !session.groups.is_empty() {
             let groups: Vec<_> = session.groups.iter().map(|(_, group)| *group).collect();
             for group in groups {

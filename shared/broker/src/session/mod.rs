@@ -32,6 +32,7 @@ mod shared;
 mod slab;
 mod state;
 mod subscription;
+mod sys;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -58,6 +59,7 @@ use fanout::{Matches, Subscriber};
 use id_hash::BuildIdHasher;
 use shared::Groups;
 use state::{SessionKey, Sessions};
+use sys::Status;
 use work::{ReaderKey, Work};
 
 /// What became of a PUBLISH.
@@ -185,6 +187,7 @@ pub struct Core {
     lookups: u64,
     retries: Vec<ReaderKey>,
     retry_at: Option<Tick>,
+    status: Status,
 }
 
 impl Core {
@@ -214,6 +217,7 @@ impl Core {
             lookups: 0,
             retries: Vec::new(),
             retry_at: None,
+            status: Status::default(),
         }
     }
 
