@@ -166,6 +166,7 @@ impl Core {
                 used: 0,
             },
         );
+        self.connected_max = self.connected_max.max(self.conns.len());
         self.store_session(key, turn.now);
         if let Some(session) = self.sessions.get_mut(key)
             && session.is_durable()

@@ -35,6 +35,7 @@ mod subscription;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod turn;
 mod versions;
 mod will;
@@ -50,6 +51,8 @@ pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;
 pub use retained::{RetainedChange, retained_change};
+pub use sys::is_status_filter;
+pub use totals::Totals;
 
 use crate::wire::ConnId;
 use catchup::Asked;
@@ -188,6 +191,8 @@ pub struct Core {
     retries: Vec<ReaderKey>,
     retry_at: Option<Tick>,
     status: Status,
+    /// Most connections that there were at one time.
+    connected_max: usize,
 }
 
 impl Core {
@@ -218,6 +223,7 @@ impl Core {
             retries: Vec::new(),
             retry_at: None,
             status: Status::default(),
+            connected_max: 0,
         }
     }
 

@@ -13,7 +13,7 @@ use fellbeck_store::commit::Space;
 use super::fanout::Subscriber;
 use super::persist;
 use super::state::{Kind, Session, SessionKey};
-use super::sys::is_status;
+use super::sys::is_status_filter;
 use super::turn::Turn;
 use super::versions::{Options, SubscriptionVersion};
 use super::work::Awaited;
@@ -168,7 +168,7 @@ impl Core {
             }
         };
         if wants_retained && parsed.share.is_none() {
-            if is_status(&parsed.filter) {
+            if is_status_filter(parsed.filter.as_str()) {
                 subscribed.status.push(slot);
             } else {
                 subscribed.snapshots.push(slot);

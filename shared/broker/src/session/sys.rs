@@ -28,9 +28,11 @@ const VALUES_MAX: usize = 512;
 /// Bytes of one topic or value.
 const BYTES_MAX: usize = 1024;
 
-/// Whether a filter reaches nothing but the node's own topics.
-pub(super) fn is_status(filter: &Filter) -> bool {
-    filter.as_str().starts_with(PREFIX)
+/// Whether a filter, as it stands in a SUBSCRIBE, reaches nothing but the node's own topics. Shared ones are sent no values at the
+/// start, and so do not count.
+#[must_use]
+pub fn is_status_filter(filter: &str) -> bool {
+    filter.starts_with(PREFIX)
 }
 
 /// Newest value of each topic.
