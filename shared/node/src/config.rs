@@ -21,6 +21,8 @@ pub struct MqttConfig {
     pub receive_maximum: u16,
     /// Time from accept to a whole CONNECT.
     pub first_packet_timeout_ms: u64,
+    /// Seconds between two looks at the values below `$SYS`; 0: there are none.
+    pub sys_interval_secs: u32,
 }
 
 impl Default for MqttConfig {
@@ -32,6 +34,7 @@ impl Default for MqttConfig {
             connections_max: 10_000,
             receive_maximum: 1024,
             first_packet_timeout_ms: 10_000,
+            sys_interval_secs: 10,
         }
     }
 }
@@ -47,6 +50,7 @@ impl MqttConfig {
             self.first_packet_timeout_ms,
             100..=600_000,
         )?;
+        ranged("mqtt.sys_interval_secs", self.sys_interval_secs, 0..=86_400)?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig};
+use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, StatusValues};
 use fellbeck_broker::session::{CoreConfig, CoreLimits};
 use fellbeck_ops::NodeClock;
 use fellbeck_ops::config::{ConfigError, Listen, PublicCheck, check_public_listener};
@@ -22,6 +22,8 @@ pub struct BrokerParts {
     pub route: MakeRoute,
     /// Mode, local track and the bounds that the configuration does not set.
     pub core: CoreConfig,
+    /// What the node says of itself below `$SYS/fellbeck/`.
+    pub status: StatusValues,
 }
 
 /// Starts the broker, unless its listener is off.
@@ -39,6 +41,7 @@ pub fn start_mqtt(
         packet_max: u32::try_from(mqtt.packet_max.0).unwrap_or(u32::MAX),
         connections_max: mqtt.connections_max as usize,
         first_packet_timeout: Duration::from_millis(mqtt.first_packet_timeout_ms),
+        sys_interval: Duration::from_secs(u64::from(mqtt.sys_interval_secs)),
         // Asked once a second, and each time of the kernel.
         clock: || NodeClock::start().quality(),
         ..MqttServerConfig::default()
@@ -57,6 +60,7 @@ pub fn start_mqtt(
         config,
         route: parts.route,
         node_name: parts.name,
+        status: parts.status,
     };
     Ok(Some(front::start(server, setup, store.clone())?))
 }

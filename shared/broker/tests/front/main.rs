@@ -13,3 +13,4 @@ mod node;
 mod publish;
 mod session;
 mod shutdown;
+mod sys;
