@@ -126,6 +126,35 @@ impl Core {
         Outcome::Done
     }
 
+    /// A PUBLISH that the front does not accept, answered with `reason` in its turn; at QoS 0 it is dropped and counted.
+    pub fn refuse_publish<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        publish: PublishIn<'_>,
+        reason: u8,
+        now: super::Now,
+        wire: &mut W,
+    ) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        let admitted = Admitted {
+            conn,
+            session: state.session,
+            publish,
+        };
+        if publish.qos == QoS::ExactlyOnce && self.is_repeated(&admitted, turn) {
+            return;
+        }
+        if publish.qos == QoS::AtMostOnce {
+            self.work.counters.dropped(DropReason::NotPermitted, 1);
+        }
+        if publish.qos == QoS::AtMostOnce || self.check_receive_maximum(conn, state, turn).is_none() {
+            self.refuse(&admitted, reason, turn);
+        }
+    }
+
     /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
     pub(super) fn accept<W: Wire>(&mut self, record: &Record<'_>, turn: &mut Turn<'_, W>) -> bool {
         if record.retain {
