@@ -63,6 +63,9 @@ pub struct CoreLimits {
     pub subscriptions_max: usize,
     /// Sessions, connected or not; beyond it CONNECT is refused with 0x97. Default 100,000.
     pub sessions_max: usize,
+    /// Bytes of all wills together, topics and properties included; beyond it a CONNECT with a will is refused with 0x97.
+    /// Default 64 MiB.
+    pub will_bytes_max: usize,
     /// Groups of shared subscriptions; beyond it 0x97. Default 10,000.
     pub groups_max: usize,
     /// Longest session expiry in seconds, also for 3.1.1 sessions that never end by themselves. `u32::MAX`: no bound.
@@ -90,6 +93,7 @@ impl Default for CoreLimits {
             session_queue_bytes: 1 << 20,
             subscriptions_max: 10_000,
             sessions_max: 100_000,
+            will_bytes_max: 64 << 20,
             groups_max: 10_000,
             session_expiry_max_secs: 30 * 24 * 3600,
             commit_bytes_max: 1 << 20,

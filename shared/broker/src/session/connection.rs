@@ -50,6 +50,8 @@ impl Core {
     /// A CONNECT. CONNACK leaves now or after a commit; a reason other than 0 ends the connection.
     pub fn handle_connect<W: Wire>(&mut self, conn: ConnId, connect: Connect, now: Now, wire: &mut W) {
         let turn = &mut Turn::new(now, wire);
+        // A session whose time is over must not be resumed, whether the clock has told or not. [MQTT5-4.1.0-2]
+        self.run_timers(turn);
         if let Some(reason) = self.refusal(&connect) {
             let session_present = false;
             let refusal = PacketOut::ConnAck {
@@ -62,12 +64,13 @@ impl Core {
         let removed = self.make_way(&connect, turn);
         let existing = self.sessions.find(&connect.client_id);
         let key = existing.unwrap_or_else(|| self.create(&connect));
-        self.attach(key, conn, connect, turn);
+        self.attach(key, conn, connect);
         let Some(session) = self.sessions.get(key) else {
             return;
         };
         let session_present = existing.is_some();
-        if session.is_durable() || removed {
+        // [MQTT5-3.1.2-7]: what CONNACK says of the session and of the will is durable.
+        if session.is_stored || removed {
             self.answer_after_commit(conn, Awaited::ConnAck { session_present });
         } else {
             self.answer(conn, Awaited::ConnAck { session_present }, turn);
@@ -89,6 +92,10 @@ impl Core {
         {
             return Some(TOPIC_NAME_INVALID);
         }
+        if !self.has_room_for_will(connect) {
+            self.work.counters.limited("wills");
+            return Some(QUOTA_EXCEEDED);
+        }
         let is_new = self.sessions.find(&connect.client_id).is_none();
         (is_new && self.sessions.len() >= self.config.limits.sessions_max).then_some(QUOTA_EXCEEDED)
     }
@@ -101,7 +108,7 @@ impl Core {
         let Some(session) = self.sessions.get(key) else {
             return false;
         };
-        let was_durable = session.is_durable();
+        let was_stored = session.is_stored;
         if let Some(attached) = session.attached {
             self.work.counters.takeovers.increment(1);
             self.conns.remove(&attached.id);
@@ -122,7 +129,7 @@ impl Core {
             // [MQTT5-3.1.2-4]
             self.end_session(key, turn);
         }
-        was_durable && self.sessions.get(key).is_none()
+        was_stored && self.sessions.get(key).is_none()
     }
 
     fn create(&mut self, connect: &Connect) -> SessionKey {
@@ -139,7 +146,7 @@ impl Core {
         key
     }
 
-    fn attach<W: Wire>(&mut self, key: SessionKey, conn: ConnId, connect: Connect, turn: &mut Turn<'_, W>) {
+    fn attach(&mut self, key: SessionKey, conn: ConnId, connect: Connect) {
         let limits = self.config.limits;
         let newest = self.work.newest.max(self.fanned);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -152,11 +159,12 @@ impl Core {
             ready: false,
         });
         session.connected_at = newest;
+        session.left = None;
         session.expiry_secs = connect.session_expiry_secs.min(limits.session_expiry_max_secs);
-        session.will = connect.will.map(Box::new);
-        // [MQTT5-3.1.3-9]: the will of the former connection is not sent any more.
+        // The will of the former connection is not sent any more. [MQTT5-3.1.3-9]
         self.timers.cancel(&mut session.will_due);
         self.timers.cancel(&mut session.expires);
+        self.set_will(key, connect.will);
         self.conns.insert(
             conn,
             Conn {
@@ -166,7 +174,7 @@ impl Core {
                 used: 0,
             },
         );
-        self.store_session(key, turn.now);
+        self.store_session(key);
         if let Some(session) = self.sessions.get_mut(key)
             && session.is_durable()
         {
@@ -174,12 +182,13 @@ impl Core {
         }
     }
 
-    /// Puts what is kept of a durable session apart from its cursor.
-    pub(super) fn store_session(&mut self, key: SessionKey, now: Now) {
-        if let Some(session) = self.sessions.get(key)
-            && session.is_durable()
+    /// Puts what is kept of a session apart from its cursor: of one that ends with its connection only if it has a will.
+    pub(super) fn store_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && (session.is_durable() || session.will.is_some())
         {
-            let (key, value) = persist::session(session, now);
+            session.is_stored = true;
+            let (key, value) = persist::session(session);
             self.work.put(Space::Session, key, value);
         }
     }
@@ -239,7 +248,7 @@ impl Core {
         let max = self.config.limits.session_expiry_max_secs;
         if let (Some(session), Some(secs)) = (self.sessions.get_mut(key), expiry_secs) {
             if session.expiry_secs == 0 && secs > 0 {
-                // [MQTT5-3.14.2-2]
+                // Not a valid DISCONNECT, so the will is sent too (section 3.14.2.2.2).
                 let why = Close {
                     reason: PROTOCOL_ERROR,
                     text: "session expiry was zero at CONNECT",
@@ -288,10 +297,11 @@ impl Core {
             return;
         };
         let ends = !session.is_durable() || session.expiry_secs == 0;
+        session.left = Some((turn.now.wall, turn.now.clock));
         session.forget_connection(fanned, &mut self.work);
         if ending == Ending::Clean {
-            // [MQTT5-3.14.4-3]
-            session.will = None;
+            // [MQTT5-3.14.4-3] [MQTT5-3.1.2-10]
+            self.set_will(key, None);
         }
         self.leave_groups_for_now(key, turn);
         if ends {
@@ -303,7 +313,7 @@ impl Core {
             Ending::TakenOver => self.will_at_takeover(key, turn),
         }
         self.schedule_expiry(key, turn.now);
-        self.store_session(key, turn.now);
+        self.store_session(key);
         self.work.want_commit();
         // It looks for the first message that it must keep, so that it does not hold the log for those that it need not.
         self.list_for_read(ReaderKey::Session(key));
@@ -335,7 +345,7 @@ impl Core {
         for version in session.subscriptions.iter() {
             self.remove_from_trie(&session, version);
         }
-        if session.is_durable() {
+        if session.is_stored {
             self.delete_stored(&session);
         }
         self.work.counters.sessions.set(self.sessions.len() as f64);
@@ -343,7 +353,12 @@ impl Core {
 
     fn delete_stored(&mut self, session: &Session) {
         let client_id = &session.client_id;
-        let mut keys = vec![persist::session_key(client_id), persist::cursor_key(client_id)];
+        self.work.delete(Space::Session, persist::session_key(client_id));
+        self.work.want_commit();
+        if !session.is_durable() {
+            return;
+        }
+        let mut keys = vec![persist::cursor_key(client_id)];
         keys.extend(
             session
                 .subscriptions
@@ -361,7 +376,6 @@ impl Core {
         for key in keys {
             self.work.delete(Space::Session, key);
         }
-        self.work.want_commit();
     }
 
     /// Sends what may be sent to one session, and by its groups.

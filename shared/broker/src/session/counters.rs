@@ -32,6 +32,11 @@ impl Counters {
         }
     }
 
+    /// A bound was reached and something was refused for it.
+    pub(super) fn limited(&self, limit: &'static str) {
+        counter!("fellbeck_broker_limited_total", "limit" => limit).increment(1);
+    }
+
     pub(super) fn dropped(&self, reason: DropReason, n: u64) {
         let index = DropReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.dropped.get(index)) {

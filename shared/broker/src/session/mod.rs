@@ -180,6 +180,10 @@ pub struct Core {
     work: Work,
     matches: Matches,
     timers: Timers,
+    /// Bytes of the wills of all sessions.
+    will_bytes: usize,
+    /// Restored sessions whose absence began with the restart, which is still to be stored.
+    unmarked: VecDeque<SessionKey>,
     reads: HashMap<ReaderId, Asked>,
     scans: HashMap<ScanId, SessionKey>,
     lookups: u64,
@@ -209,6 +213,8 @@ impl Core {
             work: Work::new(),
             matches: Matches::default(),
             timers: Timers::default(),
+            will_bytes: 0,
+            unmarked: VecDeque::new(),
             reads: HashMap::new(),
             scans: HashMap::new(),
             lookups: 0,
