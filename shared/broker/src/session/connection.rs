@@ -62,6 +62,7 @@ impl Core {
             return;
         }
         let removed = self.make_way(&connect, turn);
+        self.make_room(&connect, turn);
         let existing = self.sessions.find(&connect.client_id);
         let key = existing.unwrap_or_else(|| self.create(&connect));
         self.attach(key, conn, connect);
@@ -97,7 +98,11 @@ impl Core {
             return Some(QUOTA_EXCEEDED);
         }
         let is_new = self.sessions.find(&connect.client_id).is_none();
-        (is_new && self.sessions.len() >= self.config.limits.sessions_max).then_some(QUOTA_EXCEEDED)
+        if is_new && self.sessions.len() >= self.config.limits.sessions_max && self.idle.is_empty() {
+            self.work.counters.limited("sessions");
+            return Some(QUOTA_EXCEEDED);
+        }
+        None
     }
 
     /// Ends what stands in the way of the new connection. True when stored state was deleted.
@@ -160,6 +165,7 @@ impl Core {
         });
         session.connected_at = newest;
         session.left = None;
+        self.idle.remove(session);
         session.expiry_secs = connect.session_expiry_secs.min(limits.session_expiry_max_secs);
         // The will of the former connection is not sent any more. [MQTT5-3.1.3-9]
         self.timers.cancel(&mut session.will_due);
@@ -315,6 +321,7 @@ impl Core {
         self.schedule_expiry(key, turn.now);
         self.store_session(key);
         self.work.want_commit();
+        self.note_idle(key);
         // It looks for the first message that it must keep, so that it does not hold the log for those that it need not.
         self.list_for_read(ReaderKey::Session(key));
     }
@@ -328,6 +335,7 @@ impl Core {
             return;
         };
         self.timers.cancel(&mut session.expires);
+        self.idle.remove(&mut session);
         session.forget_connection(fanned, &mut self.work);
         let in_flight = session
             .in_flight

@@ -12,6 +12,7 @@ pub(super) struct Counters {
     pub(super) skipped: Counter,
     pub(super) takeovers: Counter,
     pub(super) sessions: Gauge,
+    pub(super) gave_way: Counter,
     dropped: Vec<Counter>,
 }
 
@@ -25,6 +26,7 @@ impl Counters {
             skipped: counter!("fellbeck_broker_skipped_records_total"),
             takeovers: counter!("fellbeck_broker_takeovers_total"),
             sessions: gauge!("fellbeck_broker_sessions"),
+            gave_way: counter!("fellbeck_broker_sessions_gave_way_total"),
             dropped: DropReason::ALL
                 .iter()
                 .map(|reason| counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str()))
@@ -38,6 +40,9 @@ impl Counters {
     }
 
     pub(super) fn dropped(&self, reason: DropReason, n: u64) {
+        if reason == DropReason::Expired {
+            return self.expired.increment(n);
+        }
         let index = DropReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.dropped.get(index)) {
             counter.increment(n);

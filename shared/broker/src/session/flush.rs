@@ -68,6 +68,7 @@ impl Core {
         for key in std::mem::take(&mut self.work.cursors_later) {
             if let ReaderKey::Session(key) = key {
                 self.forget_read_versions(key);
+                self.note_idle(key);
             }
             self.put_cursor(key);
         }

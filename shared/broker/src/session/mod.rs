@@ -18,6 +18,7 @@ mod flush;
 #[cfg(test)]
 mod golden_tests;
 mod id_hash;
+mod idle;
 mod in_flight;
 mod inbound;
 mod ledger;
@@ -56,6 +57,7 @@ use connection::Conn;
 use expiry::Timers;
 use fanout::{Matches, Subscriber};
 use id_hash::BuildIdHasher;
+use idle::Idle;
 use shared::Groups;
 use state::{SessionKey, Sessions};
 use work::{ReaderKey, Work};
@@ -180,6 +182,8 @@ pub struct Core {
     work: Work,
     matches: Matches,
     timers: Timers,
+    /// Sessions that may give way to others.
+    idle: Idle,
     /// Bytes of the wills of all sessions.
     will_bytes: usize,
     /// Restored sessions whose absence began with the restart, which is still to be stored.
@@ -213,6 +217,7 @@ impl Core {
             work: Work::new(),
             matches: Matches::default(),
             timers: Timers::default(),
+            idle: Idle::default(),
             will_bytes: 0,
             unmarked: VecDeque::new(),
             reads: HashMap::new(),

@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// [MQTT5-4.9.0-1]
+    /// One exchange is complete (section 4.9).
     pub(super) fn free_window(&mut self) {
         if let Some(attached) = &mut self.attached {
             attached.used = attached.used.saturating_sub(1);
@@ -182,15 +182,21 @@ impl Session {
                 continue;
             };
             let dup = entry.step == Step::Sent;
-            entry.step = Step::Sent;
             let record = item.message.record();
+            let remaining = turn.now.remaining_expiry_secs(&record);
+            if !dup && remaining == Some(0) {
+                // It waited for its packet ID, or for the connection, for too long. [MQTT5-3.3.2-5]
+                self.give_up(packet_id, DropReason::Expired, work);
+                continue;
+            }
+            entry.step = Step::Sent;
             let delivery = Delivery {
                 packet_id: Some(packet_id),
                 dup,
                 qos: QoS::ExactlyOnce,
                 retain: item.retain,
                 record,
-                expiry_secs: turn.now.remaining_expiry_secs(&record).map(|secs| secs.max(1)),
+                expiry_secs: remaining.map(|secs| secs.max(1)),
                 subscription_ids: item.ids.as_slice(),
             };
             if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
@@ -216,7 +222,8 @@ impl Session {
         self.moved(work);
     }
 
-    /// Sends an in-flight message again after a resume. [MQTT5-4.4.0-1] [MQTT5-3.3.1-1]
+    /// Sends an in-flight message again after a resume. [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] It does not expire any more: its delivery
+    /// has begun. [MQTT5-4.3.3-7]
     pub(super) fn send_again<W: Wire>(&mut self, packet_id: u16, item: &Item, work: &mut Work, turn: &mut Turn<'_, W>) {
         let Some(attached) = self.attached else {
             return;

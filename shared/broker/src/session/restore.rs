@@ -223,6 +223,7 @@ impl Core {
         session.moved(&mut self.work);
         self.set_will(key, stored.will);
         self.restore_timers(key, now);
+        self.note_idle(key);
         self.list_for_read(ReaderKey::Session(key));
     }
 
@@ -315,6 +316,7 @@ impl Core {
                     since,
                     // What no log holds and changed since is in the store only.
                     unlogged_until: Some(CommitNumber(u64::MAX)),
+                    in_force: since,
                     after,
                 });
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use fellbeck_core::{ClockQuality, CommitNumber, DropReason, LogPosition, QoS, WallTime};
 
 use super::expiry::TimerId;
+use super::idle::IdleSince;
 use super::in_flight::{InFlight, Step};
 use super::inbound::Inbound;
 use super::message::Item;
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     pub(super) left: Option<(WallTime, ClockQuality)>,
     pub(super) will: Option<Box<Will>>,
     pub(super) will_due: Option<TimerId>,
+    /// Its place among those that may give way to others.
+    pub(super) idle: Option<IdleSince>,
     /// Something of it stands under its key in the store.
     pub(super) is_stored: bool,
     pub(super) subscriptions: Subscriptions,
@@ -90,6 +93,7 @@ impl Session {
             left: None,
             will: None,
             will_due: None,
+            idle: None,
             is_stored: false,
             subscriptions: Subscriptions::default(),
             groups: Vec::new(),
@@ -182,6 +186,7 @@ impl Session {
         self.reserved_durable = 0;
         self.resend.clear();
         self.snapshots.rewind();
+        self.snapshots.forget_live();
         self.reader.found = false;
         for entry in self.in_flight.iter_mut() {
             entry.counted = false;

@@ -40,6 +40,10 @@ impl SubscriptionVersion {
         !self.closing
     }
 
+    fn name_bytes(&self) -> usize {
+        name_bytes(self.share.as_ref(), &self.filter)
+    }
+
     pub(super) fn covers(&self, commit: CommitNumber) -> bool {
         self.since.is_some_and(|since| since < commit) && self.until.is_none_or(|until| commit <= until)
     }
@@ -51,6 +55,8 @@ pub(super) struct Subscriptions {
     versions: BTreeMap<u32, SubscriptionVersion>,
     open: HashMap<(Option<ShareName>, Filter), u32>,
     next_slot: u32,
+    /// Of the names of all versions.
+    bytes: usize,
 }
 
 /// What the own subscriptions of a session say of one record.
@@ -72,6 +78,11 @@ impl Subscriptions {
 
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
+    }
+
+    /// Bytes of filters and share names, closed versions included.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn next_slot(&self) -> u32 {
@@ -105,7 +116,10 @@ impl Subscriptions {
         if version.is_open() {
             self.open.insert(name_of(&version), version.slot);
         }
-        self.versions.insert(version.slot, version);
+        self.bytes += version.name_bytes();
+        if let Some(replaced) = self.versions.insert(version.slot, version) {
+            self.bytes -= replaced.name_bytes();
+        }
     }
 
     /// The version will end; `heir` replaces it and takes over its snapshot.
@@ -120,6 +134,7 @@ impl Subscriptions {
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<SubscriptionVersion> {
         let version = self.versions.remove(&slot)?;
+        self.bytes -= version.name_bytes();
         self.forget_name(&name_of(&version), slot);
         Some(version)
     }
@@ -172,15 +187,22 @@ impl Subscriptions {
     /// Removes the versions that end before `commit` and gives their slots.
     pub(super) fn forget_before(&mut self, commit: CommitNumber) -> Vec<u32> {
         let mut gone = Vec::new();
+        let bytes = &mut self.bytes;
         self.versions.retain(|_, version| {
             let past = version.until.is_some_and(|until| until < commit);
             if past {
+                *bytes -= version.name_bytes();
                 gone.push(version.slot);
             }
             !past
         });
         gone
     }
+}
+
+/// Bytes of a name, as they count for the bound.
+pub(super) fn name_bytes(share: Option<&ShareName>, filter: &Filter) -> usize {
+    filter.as_str().len() + share.map_or(0, |share| share.as_str().len())
 }
 
 fn name_of(version: &SubscriptionVersion) -> (Option<ShareName>, Filter) {

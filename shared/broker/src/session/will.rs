@@ -59,7 +59,7 @@ impl Core {
         session.will_due = Some(self.timers.add(at, Timer::Will(key)));
     }
 
-    /// A new connection goes on with the session: only a will without delay is sent.
+    /// A new connection goes on with the session: only a will without delay is sent. [MQTT5-3.1.2-8] [MQTT5-3.1.3-9]
     pub(super) fn will_at_takeover<W: Wire>(&mut self, key: SessionKey, turn: &mut Turn<'_, W>) {
         let session = self.sessions.get_mut(key);
         if session.is_some_and(|session| session.will.as_ref().is_some_and(|will| will.delay_secs == 0)) {
@@ -94,5 +94,6 @@ impl Core {
         self.accept(&record, turn);
         self.store_session(key);
         self.work.want_commit();
+        self.note_idle(key);
     }
 }

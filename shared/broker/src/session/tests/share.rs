@@ -43,7 +43,7 @@ fn a_member_with_a_subscription_of_its_own_gets_both() {
     assert_eq!(qos, [0, 1]);
 }
 
-/// [MQTT5-4.8.2-4]: no loss when a member leaves with unacknowledged messages.
+/// Section 4.8.2: no loss when a member leaves with unacknowledged messages at QoS 1.
 #[test]
 fn what_a_member_left_unacknowledged_goes_to_others() {
     for persists in [false, true] {
@@ -102,7 +102,7 @@ fn a_durable_group_keeps_messages_while_nobody_is_there() {
     }
 }
 
-/// [MQTT5-4.8.2-5]: QoS 2 stays with the member that has it until it is complete.
+/// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5]: QoS 2 stays with the member that has it until it is complete.
 #[test]
 fn qos2_in_flight_stays_with_its_member() {
     for restart in [false, true] {

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 
-/// [MQTT5-3.9.3-1] [MQTT5-3.9.3-3]
+/// [MQTT5-3.8.4-6] [MQTT5-3.9.3-1] [MQTT5-3.9.3-2] [MQTT5-3.11.3-1] [MQTT5-4.8.2-1] [MQTT5-4.8.2-2] [MQTT3-3.9.3-2]
 #[test]
 fn bad_filters_are_answered_one_by_one() {
     let mut world = World::new(edge());

@@ -41,7 +41,7 @@ impl Scene {
     }
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.14.4-3]
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.1.2-8] [MQTT3-3.14.4-3]
 #[test]
 fn a_will_is_sent_unless_the_client_says_goodbye() {
     for persists in [false, true] {
@@ -311,14 +311,10 @@ fn more_bytes_of_wills_than_allowed_are_refused_and_room_comes_back() {
         client.will = Some(will("log/will/c", "0123456789"));
         client
     };
-    let refused = Out::ConnAck {
-        session_present: false,
-        reason: 0x97,
-    };
     for persists in [false, true] {
         let (first, _) = world.join(client("a", persists));
         let second = world.connect_with(client("b", persists));
-        assert_eq!(world.take(second), [refused.clone()]);
+        assert!(matches!(world.take(second)[..], [Out::ConnAck { reason: 0x97, .. }]));
         // The same client may bring another will.
         let (again, _) = world.join(client("a", persists));
         world.take(first);
