@@ -175,10 +175,12 @@ impl Core {
                 }
             }
             Awaited::Subscribed(subscribed) => {
+                self.subscribing_ends(conn, subscribed.is_to_apply());
                 let commit = self.newest();
                 self.subscribed(conn, *subscribed, commit, turn);
             }
             Awaited::Unsubscribed(unsubscribed) => {
+                self.subscribing_ends(conn, unsubscribed.is_to_apply());
                 let commit = self.newest();
                 self.unsubscribed(conn, *unsubscribed, commit, turn);
             }

@@ -33,6 +33,8 @@ pub(super) struct Conn {
     pub(super) waiting: u32,
     /// QoS 1 and 2 messages of the client that are not completely acknowledged.
     pub(super) used: u32,
+    /// SUBSCRIBEs and UNSUBSCRIBEs that wait for a commit to take effect.
+    pub(super) subscribing: u32,
 }
 
 /// How a connection ended.
@@ -178,6 +180,7 @@ impl Core {
                 version: connect.version,
                 waiting: 0,
                 used: 0,
+                subscribing: 0,
             },
         );
         self.store_session(key);

@@ -100,6 +100,10 @@ impl Core {
         let Some(state) = self.conns.get(&conn).copied() else {
             return Outcome::Done;
         };
+        if state.subscribing > 0 {
+            // Packets of one client take effect in their order: what it publishes behind a SUBSCRIBE is for that subscription.
+            return Outcome::Hold;
+        }
         let admitted = Admitted {
             conn,
             session: state.session,

@@ -68,7 +68,7 @@ pub enum Outcome {
     /// Taken, or refused with a reason code, or the connection was closed.
     Done,
     /// Neither taken nor answered: keep the packet, read nothing more of this connection, offer it again when commits were made
-    /// or the pressure fell. Only for MQTT 3.1.1, which has no way to refuse.
+    /// or the pressure fell. Where MQTT 3.1.1 has no way to refuse, and behind a SUBSCRIBE that is not in force yet.
     Hold,
 }
 

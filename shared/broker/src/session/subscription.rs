@@ -47,6 +47,19 @@ pub(super) struct Unsubscribed {
     closed: Vec<u32>,
 }
 
+impl Subscribed {
+    /// It changes what is subscribed, and waits for a commit with that.
+    pub(super) fn is_to_apply(&self) -> bool {
+        !self.opened.is_empty()
+    }
+}
+
+impl Unsubscribed {
+    pub(super) fn is_to_apply(&self) -> bool {
+        !self.closed.is_empty()
+    }
+}
+
 impl Core {
     /// A SUBSCRIBE.
     pub fn handle_subscribe<W: Wire>(&mut self, conn: ConnId, subscribe: Subscribe, now: Now, wire: &mut W) {
@@ -98,7 +111,21 @@ impl Core {
             let commit = self.newest();
             return self.subscribed(conn, subscribed, commit, turn);
         }
+        self.subscribing_begins(conn, subscribed.is_to_apply());
         self.answer_after_commit(conn, Awaited::Subscribed(Box::new(subscribed)));
+    }
+
+    /// Until this is in force nothing is taken that the client publishes.
+    fn subscribing_begins(&mut self, conn: ConnId, is_to_apply: bool) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing += u32::from(is_to_apply);
+        }
+    }
+
+    pub(super) fn subscribing_ends(&mut self, conn: ConnId, is_to_apply: bool) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing -= u32::from(is_to_apply && state.subscribing > 0);
+        }
     }
 
     fn is_shared(&self, session: SessionKey, slot: u32) -> bool {
@@ -414,6 +441,7 @@ impl Core {
             let commit = self.newest();
             return self.unsubscribed(conn, unsubscribed, commit, turn);
         }
+        self.subscribing_begins(conn, unsubscribed.is_to_apply());
         self.answer_after_commit(conn, Awaited::Unsubscribed(Box::new(unsubscribed)));
     }
 
