@@ -85,7 +85,11 @@ impl Session {
             };
         }
         let mut source = Source::of(offer);
-        let is_kept = matches!(offer.place, Place::Group(_, _, None)) || self.is_durable();
+        let is_kept = match offer.place {
+            Place::Group(_, _, None) => true,
+            Place::Retained(..) => self.is_durable() && self.in_flight.has_room_for_retained(offer.bytes()),
+            _ => self.is_durable(),
+        };
         if is_kept {
             source.keep(|| offer.to_item());
         }
@@ -276,7 +280,11 @@ impl Session {
             }
             match self.in_flight.get(packet_id).map(|entry| &entry.source) {
                 None => {}
-                Some(Source::Log(_) | Source::Group { .. } | Source::Retained(..)) => return,
+                Some(Source::Log(_) | Source::Group { .. } | Source::Retained(.., None)) => return,
+                Some(Source::Retained(.., Some(item))) => {
+                    let item = item.clone();
+                    self.send_again(packet_id, &item, work, turn);
+                }
                 Some(source @ (Source::Memory(_) | Source::GroupMemory { .. })) => match source.kept().cloned() {
                     Some(item) => self.send_again(packet_id, &item, work, turn),
                     None => self.give_up(packet_id, DropReason::SessionEnded, work),
@@ -331,7 +339,7 @@ impl Session {
     pub(super) fn deliver_item<W: Wire>(&mut self, item: &Item, work: &mut Work, turn: &mut Turn<'_, W>) -> Fate {
         let place = match &item.source {
             Source::Log(position) => Place::Log(*position),
-            Source::Retained(topic, commit, slot) => Place::Retained(topic, *commit, *slot),
+            Source::Retained(topic, commit, slot, _) => Place::Retained(topic, *commit, *slot),
             Source::Group { group, slot, position } => Place::Group(*group, *slot, Some(*position)),
             Source::GroupMemory { group, slot, .. } => Place::Group(*group, *slot, None),
             Source::Memory(_) => Place::Memory,

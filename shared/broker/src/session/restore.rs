@@ -278,7 +278,7 @@ impl Core {
             } = entry;
             let source = match source {
                 StoredSource::Log(position) => Source::Log(position),
-                StoredSource::Retained(topic, commit, slot) => Source::Retained(topic, commit, slot),
+                StoredSource::Retained(topic, commit, slot) => Source::Retained(topic, commit, slot, None),
                 StoredSource::Group(slot, position) => {
                     let group = session
                         .groups

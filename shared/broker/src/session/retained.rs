@@ -216,8 +216,8 @@ impl Session {
     /// Key of the retained message that must be sent again next.
     fn resend_topic(&self) -> Option<&Bytes> {
         match &self.in_flight.get(*self.resend.front()?)?.source {
-            Source::Retained(topic, ..) => Some(topic),
-            Source::Log(_) | Source::Group { .. } | Source::GroupMemory { .. } | Source::Memory(_) => None,
+            Source::Retained(topic, _, _, None) => Some(topic),
+            _ => None,
         }
     }
 
@@ -317,7 +317,7 @@ impl Session {
         let Some(entry) = self.in_flight.get(packet_id) else {
             return;
         };
-        let Source::Retained(topic, commit, slot) = &entry.source else {
+        let Source::Retained(topic, commit, slot, None) = &entry.source else {
             return;
         };
         let id = self.subscriptions.get(*slot).and_then(|version| version.options.id);
