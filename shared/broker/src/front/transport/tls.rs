@@ -21,10 +21,7 @@ pub(super) struct Tls {
 }
 
 /// Puts the layer on a socket and returns when the handshake is done.
-pub(super) async fn accept<F: Filter>(
-    io: Io<F>,
-    config: Arc<ServerConfig>,
-) -> Result<Io<Layer<Tls, F>>, &'static str> {
+pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> Result<Io<Layer<Tls, F>>, &'static str> {
     let session = ServerConnection::new(config).map_err(|_| "tls_error")?;
     let io = io.add_filter(Tls {
         session: RefCell::new(session),

@@ -142,7 +142,10 @@ fn check(request: &Request<'_, '_>) -> Result<String, Refusal> {
         return Err(VERSION);
     }
     let mut keys = values(headers, "Sec-WebSocket-Key");
-    let key = keys.next().filter(|key| is_key(key) && keys.next().is_none()).ok_or(KEY)?;
+    let key = keys
+        .next()
+        .filter(|key| is_key(key) && keys.next().is_none())
+        .ok_or(KEY)?;
     let accept = ntex::ws::hash_key(key.as_bytes()).map_err(|_| KEY)?;
     let subprotocol = match subprotocol(headers)? {
         Some(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
@@ -166,7 +169,9 @@ fn subprotocol(headers: &[Header<'_>]) -> Result<Option<&'static str>, Refusal> 
 
 /// Values of the header fields of this name; bytes that are not text make an empty one.
 fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
-    let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    let named = headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
     named.map(|header| std::str::from_utf8(header.value).unwrap_or_default().trim())
 }
 
@@ -206,7 +211,10 @@ mod tests {
         };
         assert_eq!(length, GOOD.len());
         // The key and its answer stand in RFC 6455 section 1.3.
-        assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        assert!(
+            answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+            "{answer}"
+        );
         assert!(answer.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     }
@@ -247,7 +255,11 @@ mod tests {
 
     #[test]
     fn a_request_without_an_end_is_refused_at_the_bound() {
-        let endless = format!("{}{}", &GOOD[..GOOD.len() - 2], "X-Long: ".to_owned() + &"a".repeat(REQUEST_MAX));
+        let endless = format!(
+            "{}{}",
+            &GOOD[..GOOD.len() - 2],
+            "X-Long: ".to_owned() + &"a".repeat(REQUEST_MAX)
+        );
         assert_eq!(look(&endless.as_bytes()[..REQUEST_MAX - 1]), None);
         assert_eq!(refusal(&endless), TOO_LARGE);
         let crowd = format!("{}{}\r\n", &GOOD[..GOOD.len() - 2], "A: b\r\n".repeat(HEADERS_MAX));

@@ -106,7 +106,11 @@ fn what_is_not_allowed_ends_with_its_code() {
         assert_eq!(end(&frame(opcode, b"")), protocol, "opcode {opcode:02X}");
     }
     assert_eq!(end(&frame(0x80, b"")), protocol, "continuation of nothing");
-    assert_eq!(end(&[frame(0x02, b"a"), frame(0x82, b"b")].concat()), protocol, "message in a message");
+    assert_eq!(
+        end(&[frame(0x02, b"a"), frame(0x82, b"b")].concat()),
+        protocol,
+        "message in a message"
+    );
     assert_eq!(end(&frame(0x09, b"")), protocol, "fragmented ping");
     assert_eq!(end(&frame(0x89, &[0; 126])), protocol, "ping of 126 bytes");
     assert_eq!(end(&frame(0x82, &[0; 1001])), Some(Err(Violation::TooLarge)));
@@ -127,7 +131,11 @@ fn a_close_is_answered_with_its_own_code() {
         assert_eq!(close(&code.to_be_bytes()), Some(Err(Violation::Protocol)), "{code}");
     }
     assert_eq!(close(b"\x03"), Some(Err(Violation::Protocol)), "half a code");
-    assert_eq!(close(b"\x03\xE8\xFF"), Some(Err(Violation::Protocol)), "reason is not UTF-8");
+    assert_eq!(
+        close(b"\x03\xE8\xFF"),
+        Some(Err(Violation::Protocol)),
+        "reason is not UTF-8"
+    );
 }
 
 proptest! {
