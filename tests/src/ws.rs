@@ -39,7 +39,10 @@ impl<S: Read + Write> WsClient<S> {
         let (client, answer) = Self::request(stream, UPGRADE.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         // The answer to the key of RFC 6455 section 1.3.
-        assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        assert!(
+            answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+            "{answer}"
+        );
         assert!(answer.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{answer}");
         client
     }
