@@ -17,3 +17,4 @@ mod offline;
 mod quota;
 mod restored;
 mod shutdown;
+mod transports;
