@@ -146,6 +146,7 @@ struct Socket(Rc<Broker>);
 impl Socket {
     fn new(broker: Rc<Broker>) -> Self {
         broker.sockets.set(broker.sockets.get() + 1);
+        broker.traffic.sockets.increment(1);
         Self(broker)
     }
 }

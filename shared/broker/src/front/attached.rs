@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::broker::Broker;
 use super::connection::{Connection, Phase};
 use super::frames::Fault;
+use crate::session::is_status_filter;
 use crate::wire::{Subscribe, Unsubscribe};
 
 pub(super) struct Attached {
@@ -35,6 +36,7 @@ impl Attached {
     /// A control packet was decoded. False when the connection is closed and the packet must be ignored.
     pub(super) fn take_packet(&self) -> bool {
         let connection = &*self.connection;
+        connection.control_counted.set(false);
         connection.last_packet.set(self.broker.now().tick);
         connection.phase.get() == Phase::Open
     }
@@ -67,6 +69,9 @@ impl Attached {
     }
 
     pub(super) fn subscribe(&self, subscribe: Subscribe) {
+        if subscribe.filters.iter().any(|wanted| is_status_filter(&wanted.filter)) {
+            self.broker.refresh_status();
+        }
         let id = self.connection.id;
         self.broker
             .with(|state, now| state.core.handle_subscribe(id, subscribe, now, &mut state.wire));

@@ -18,6 +18,7 @@ use super::encode;
 use super::exchange::Authentication;
 use super::frames::{Assembly, Charge, Fault, Frames};
 use super::linger::linger_and_close;
+use super::traffic::Traffic;
 use crate::session::Pressure;
 use crate::wire::{ConnId, Delivery, PublishIn, Version};
 
@@ -99,6 +100,7 @@ pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) io: IoRef,
     pub(super) client: Client,
+    traffic: Rc<Traffic>,
     /// One and a half times the keep-alive; zero: never.
     pub(super) silence_max: Duration,
     /// The CONNECT asked for a session that ends with the connection, which a DISCONNECT may not extend.
@@ -109,6 +111,8 @@ pub(super) struct Connection {
     /// When the packet began that is not whole, or when the one that is held was; moved on while nothing is read.
     pub(super) packet_since: Cell<Tick>,
     pub(super) frames: RefCell<Frames>,
+    /// The control packet at the front of the read buffer is in the count of traffic already.
+    pub(super) control_counted: Cell<bool>,
     pub(super) held: RefCell<Option<Held>>,
     /// Pressure under which the core did not take `held`.
     pub(super) held_under: Cell<Pressure>,
@@ -136,6 +140,7 @@ pub(super) struct Opening {
     pub(super) silence_max: Duration,
     pub(super) ends_with_connection: bool,
     pub(super) frames: Frames,
+    pub(super) traffic: Rc<Traffic>,
     pub(super) now: Tick,
 }
 
@@ -148,6 +153,7 @@ impl Connection {
             sent_aliases: RefCell::new(TopicAliases::new(opening.topic_alias_maximum)),
             authentication: opening.authentication,
             thrown: Rc::default(),
+            traffic: opening.traffic,
             silence_max: opening.silence_max,
             ends_with_connection: opening.ends_with_connection,
             phase: Cell::new(Phase::Connecting),
@@ -155,6 +161,7 @@ impl Connection {
             backlogged_since: Cell::new(None),
             packet_since: Cell::new(opening.now),
             frames: RefCell::new(opening.frames),
+            control_counted: Cell::new(false),
             held: RefCell::new(None),
             held_under: Cell::new(Pressure::Normal),
             early: RefCell::new(Vec::new()),
@@ -164,8 +171,15 @@ impl Connection {
         }
     }
 
-    /// Appends bytes to the write buffer, or keeps them until CONNACK is there. A closed connection swallows them.
+    /// Appends one packet to the write buffer, or keeps it until CONNACK is there. A closed connection swallows it.
     pub(super) fn write(&self, head: &[u8], payload: &[u8]) {
+        if self.phase.get() != Phase::Closed {
+            self.traffic.send(head.len() + payload.len());
+        }
+        self.put(head, payload);
+    }
+
+    fn put(&self, head: &[u8], payload: &[u8]) {
         match self.phase.get() {
             Phase::Open => {
                 // An error means that the socket is gone, which the dispatcher reports on its own way.
@@ -183,12 +197,13 @@ impl Connection {
         }
     }
 
-    /// CONNACK was written: what had to wait for it follows, be it the end.
-    pub(super) fn open(&self) {
+    /// CONNACK of `connack` bytes was written: what had to wait for it follows, be it the end.
+    pub(super) fn open(&self, connack: usize) {
+        self.traffic.send(connack);
         if self.phase.get() == Phase::Connecting {
             self.phase.set(Phase::Open);
             let early = self.early.take();
-            self.write(&early, &[]);
+            self.put(&early, &[]);
         } else if let Some(why) = self.end_at_open.take() {
             self.say_goodbye(why);
             self.close(why);
@@ -252,6 +267,7 @@ impl Connection {
         if self.client.version == Version::V5 && why.reason != 0 {
             let mut out = Vec::with_capacity(64);
             encode::put_disconnect(&mut out, why.reason, why.text, self.client.packet_max);
+            self.traffic.send(out.len());
             drop(self.io.encode_slice(&out));
         }
     }

@@ -74,8 +74,7 @@ pub(super) async fn run(
     let method = wishes.auth_method.as_deref().unwrap_or_default();
     let begun = broker.config.authenticator.begin(client_id, method);
     let mut exchange = begun.ok_or(refused(0x8C))?; // [MQTT5-4.12.0-1]
-    let packet_max = broker.config.packet_max;
-    let codec = AuthCodec { packet_max, arrival };
+    let codec = AuthCodec { broker, arrival };
     let mut data = wishes.auth_data.clone();
     loop {
         let answer = match exchange.step(data.as_deref()) {
@@ -89,6 +88,7 @@ pub(super) async fn run(
         if out.len() > wishes.packet_max.unwrap_or(u32::MAX) as usize {
             return Err(TOO_LARGE.into());
         }
+        broker.traffic.send(out.len());
         io.encode_slice(&out).map_err(|_| Failed::Gone)?;
         let said = match io.recv(&codec).await {
             Ok(Some(said)) => said?,
@@ -115,7 +115,7 @@ enum Said {
 }
 
 struct AuthCodec<'a> {
-    packet_max: u32,
+    broker: &'a Broker,
     arrival: &'a Arrival,
 }
 
@@ -124,7 +124,7 @@ impl Decoder for AuthCodec<'_> {
     type Error = Infallible;
 
     fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Self::Item>, Infallible> {
-        let (header, whole) = match head(buffer, Version::V5, self.packet_max) {
+        let (header, whole) = match head(buffer, Version::V5, self.broker.config.packet_max) {
             Ok(Head::Known { header, whole }) if whole <= buffer.len() => (header, whole),
             Ok(_) => {
                 self.arrival.holds(buffer.len());
@@ -133,6 +133,7 @@ impl Decoder for AuthCodec<'_> {
             Err(fault) => return Ok(Some(Err(fault))),
         };
         self.arrival.holds(0);
+        self.broker.traffic.receive(whole);
         let packet = buffer.split_to(whole);
         Ok(Some(read(packet[0], &packet[header..])))
     }

@@ -78,6 +78,7 @@ impl Attached {
         }
         match frames.head(slot) {
             Ok(Head::Known { header, whole }) if whole <= slot.len() => {
+                self.count_control(whole);
                 let checked = shape::check(self.connection().client.version, first, &slot[header..whole]);
                 Some(checked.map(|()| Front::Control))
             }
@@ -126,9 +127,11 @@ impl Attached {
                 }
             };
             if bytes[0] >> 4 != PUBLISH {
+                self.count_control(whole);
                 shape::check(connection.client.version, bytes[0], &bytes[header..whole])?;
                 break Front::Control;
             }
+            self.broker().traffic.receive(whole);
             self.take_publish(bytes[0], &bytes[header..whole])?;
             at += whole;
         };
@@ -148,6 +151,7 @@ impl Attached {
             let Head::Known { header, .. } = connection.frames.borrow().head(&packet)? else {
                 return Ok(false);
             };
+            self.broker().traffic.receive(packet.len());
             self.take_publish(packet[0], &packet[header..])?;
         } else {
             let mut joined = BytesMut::with_capacity(packet.len() + buffer.len());
@@ -157,6 +161,13 @@ impl Attached {
         }
         connection.frames.borrow_mut().recycle(packet);
         Ok(true)
+    }
+
+    /// A whole control packet is at the front. It may be met again before the dispatcher takes it, and counts once.
+    fn count_control(&self, bytes: usize) {
+        if !self.connection().control_counted.replace(true) {
+            self.broker().traffic.receive(bytes);
+        }
     }
 
     fn take_publish(&self, first: u8, body: &[u8]) -> Result<(), Fault> {

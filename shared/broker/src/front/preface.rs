@@ -12,6 +12,7 @@ use super::arrival::Arrival;
 use super::connect::{self, ConnectIn, Dialect};
 use super::fields::{shortest_varint, take_field, varint};
 use super::frames::Fault;
+use super::traffic::Traffic;
 use crate::wire::Version;
 
 /// What the first bytes are.
@@ -23,10 +24,10 @@ pub(super) enum Preface {
 }
 
 /// Reads a [`Preface`].
-#[derive(Debug)]
 pub(super) struct PrefaceCodec<'a> {
     pub(super) packet_max: u32,
     pub(super) arrival: &'a Arrival,
+    pub(super) traffic: &'a Traffic,
 }
 
 /// Largest CONNECT: its five fields have at most 64 KiB each, and user properties want some room.
@@ -37,17 +38,23 @@ impl Decoder for PrefaceCodec<'_> {
     type Error = Infallible;
 
     fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Preface>, Infallible> {
-        let found = look(buffer, self.packet_max.min(CONNECT_MAX), self.arrival);
+        let speaks = |version| self.arrival.speaks(version);
+        let found = look(buffer, self.packet_max.min(CONNECT_MAX), &speaks);
         self.arrival.holds(if found.is_none() { buffer.len() } else { 0 });
         Ok(found.map(|(preface, used)| {
+            if used > 0 {
+                self.traffic.receive(used);
+                self.traffic.connects.increment(1);
+            }
             buffer.advance_to(used);
             preface
         }))
     }
 }
 
-/// The preface and its length; `None` while it is not whole.
-fn look(bytes: &[u8], max: u32, arrival: &Arrival) -> Option<(Preface, usize)> {
+/// The preface, and the length of a CONNECT that is taken; `None` while it is not whole.
+/// `speaks` is told the version as soon as it is known.
+pub(super) fn look(bytes: &[u8], max: u32, speaks: &dyn Fn(Version)) -> Option<(Preface, usize)> {
     let refuse = |version, fault| Some((Preface::Refuse(version, fault), 0));
     let &first = bytes.first()?;
     if first >> 4 != 1 {
@@ -69,7 +76,7 @@ fn look(bytes: &[u8], max: u32, arrival: &Arrival) -> Option<(Preface, usize)> {
         Err((version, fault)) => return refuse(version, fault),
     };
     let version = dialect.version();
-    arrival.speaks(version);
+    speaks(version);
     if first & 0x0F != 0 && dialect != Dialect::V31 {
         return refuse(
             Some(version),
@@ -145,6 +152,7 @@ mod tests {
         let codec = PrefaceCodec {
             packet_max: 1000,
             arrival: &arrival,
+            traffic: &Traffic::new(),
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(bytes);
@@ -237,6 +245,7 @@ mod tests {
         let codec = PrefaceCodec {
             packet_max: 100_000,
             arrival: &arrival,
+            traffic: &Traffic::new(),
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(b"\x10\x80\x80\x03\x00\x04MQTT\x05");

@@ -18,7 +18,7 @@ use super::attached::Attached;
 use super::auth::{ConnectRequest, Decision};
 use super::broker::Broker;
 use super::connack::{self, Terms};
-use super::connect::ConnectIn;
+use super::connect::{ConnectIn, Dialect};
 use super::connection::{Client, ConnAck, Connection, Opening};
 use super::counters;
 use super::exchange::{self, Authentication, Failed};
@@ -75,6 +75,7 @@ pub(super) async fn welcome(broker: &Rc<Broker>, io: &IoBoxed, deadline: Instant
             counters::rejected(fault.text);
             let answer = connack::refusal(version, fault, packet_max);
             if !answer.is_empty() && io.encode_slice(&answer).is_ok() {
+                broker.traffic.send(answer.len());
                 linger(io).await;
             }
             // Nothing is to be done about a socket that does not even close.
@@ -112,8 +113,11 @@ async fn introduce(broker: &Rc<Broker>, io: &IoBoxed, deadline: Instant) -> Resu
 }
 
 async fn read_and_authenticate(broker: &Rc<Broker>, io: &IoBoxed, arrival: &Arrival) -> Result<Guest, Turned> {
-    let packet_max = broker.config.packet_max;
-    let codec = PrefaceCodec { packet_max, arrival };
+    let codec = PrefaceCodec {
+        packet_max: broker.config.packet_max,
+        arrival,
+        traffic: &broker.traffic,
+    };
     let connect = match io.recv(&codec).await {
         Ok(Some(Preface::Connect(connect))) => *connect,
         Ok(Some(Preface::Refuse(None, fault))) => return Err(Turned::Away(fault.text)),
@@ -200,7 +204,8 @@ async fn admit(broker: &Rc<Broker>, io: &IoBoxed, guest: Guest) -> Result<Ticket
     let id = attached.connection().id;
     let admitted = Admitted {
         attached,
-        session_present: ack.session_present,
+        // 3.1 has no such flag: the byte is reserved.
+        session_present: ack.session_present && guest.connect.dialect != Dialect::V31,
         terms,
     };
     broker.admitted.borrow_mut().insert(id, admitted);
@@ -246,6 +251,7 @@ async fn decide(
     let keep_alive = terms.server_keep_alive.unwrap_or(guest.connect.keep_alive);
     let opening = Opening {
         id: broker.next_id(),
+        traffic: broker.traffic.clone(),
         io: io.get_ref(),
         client: Client {
             version: connect.version,
