@@ -119,6 +119,12 @@ impl Node {
         self
     }
 
+    /// Which binary it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

@@ -54,6 +54,8 @@ pub struct MqttConfig {
     pub write_buffer_high: ByteSize,
     /// Time after which a connection that takes none of it is closed.
     pub stalled_after_ms: u64,
+    /// Seconds between two looks at the values below `$SYS`; 0: there are none.
+    pub sys_interval_secs: u32,
 }
 
 impl Default for MqttConfig {
@@ -80,6 +82,7 @@ impl Default for MqttConfig {
             partial_bytes_max: ByteSize(16 << 20),
             write_buffer_high: ByteSize(64 << 10),
             stalled_after_ms: 60_000,
+            sys_interval_secs: 10,
         }
     }
 }
@@ -93,6 +96,7 @@ impl MqttConfig {
         ranged("mqtt.connect_burst", self.connect_burst, 1..=1_000_000)?;
         ranged("mqtt.receive_maximum", self.receive_maximum, 1..=65_535)?;
         ranged("mqtt.topic_levels_max", self.topic_levels_max, 1..=65_535)?;
+        ranged("mqtt.sys_interval_secs", self.sys_interval_secs, 0..=86_400)?;
         let times = [
             ("mqtt.first_packet_timeout_ms", self.first_packet_timeout_ms, 600_000),
             ("mqtt.partial_within_ms", self.partial_within_ms, 3_600_000),

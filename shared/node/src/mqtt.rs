@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, Transport};
+use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, StatusValues, Transport};
 use fellbeck_broker::session::{CoreConfig, CoreLimits};
 use fellbeck_ops::NodeClock;
 use fellbeck_ops::config::{ConfigError, Listen, PublicCheck, check_public_listener};
@@ -26,6 +26,8 @@ pub struct BrokerParts {
     pub route: MakeRoute,
     /// Mode, local track and the bounds that the configuration does not set.
     pub core: CoreConfig,
+    /// What the node says of itself below `$SYS/fellbeck/`.
+    pub status: StatusValues,
 }
 
 /// Ports on loopback of listeners that the configuration leaves out.
@@ -68,6 +70,7 @@ pub fn start_mqtt(
         partial_bytes_max: mqtt.partial_bytes_max.as_usize(),
         partial_within: Duration::from_millis(mqtt.partial_within_ms),
         submissions_max: session.commits_max.into(),
+        sys_interval: Duration::from_secs(u64::from(mqtt.sys_interval_secs)),
         // Asked once a second, and each time of the kernel.
         clock: || NodeClock::start().quality(),
     };
@@ -79,6 +82,7 @@ pub fn start_mqtt(
         config,
         route: parts.route,
         node_name: parts.name,
+        status: parts.status,
     };
     Ok(Some(front::start(server, setup, store.clone())?))
 }

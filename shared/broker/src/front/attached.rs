@@ -9,6 +9,7 @@ use std::task::Poll;
 use super::broker::Broker;
 use super::connection::{Connection, Held, Phase};
 use super::frames::Fault;
+use crate::session::is_status_filter;
 use crate::wire::{PublishIn, Subscribe, Unsubscribe};
 
 pub(super) struct Attached {
@@ -54,7 +55,11 @@ impl Attached {
         let began = connection.frames.borrow().is_partial();
         let admitted = connection
             .io
-            .with_read_buf(|buffer| connection.frames.borrow_mut().admit(buffer));
+            .with_read_buf(|buffer| (connection.frames.borrow_mut().admit(buffer), buffer.len()));
+        let (admitted, bytes) = admitted;
+        let (Ok(count) | Err((count, _))) = admitted;
+        // The buffer holds nothing else than these packets.
+        self.broker.traffic.receive(count, bytes);
         match admitted {
             Ok(count) => {
                 connection.whole_packets.set(count);
@@ -110,6 +115,9 @@ impl Attached {
     }
 
     pub(super) fn subscribe(&self, subscribe: Subscribe) {
+        if subscribe.filters.iter().any(|wanted| is_status_filter(&wanted.filter)) {
+            self.broker.refresh_status();
+        }
         let id = self.connection.id;
         self.broker
             .with(|state, now| state.core.handle_subscribe(id, subscribe, now, &mut state.wire));

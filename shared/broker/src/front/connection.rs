@@ -5,6 +5,7 @@
 //! packet. Decides nothing about messages.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use fellbeck_core::{QoS, Tick};
@@ -14,6 +15,7 @@ use ntex::util::{ByteString, Bytes};
 
 use super::encode;
 use super::frames::{Charge, Fault, Frames};
+use super::traffic::Traffic;
 use crate::session::Pressure;
 use crate::wire::{ConnId, PublishIn, Version};
 
@@ -69,6 +71,7 @@ pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) io: IoRef,
     pub(super) version: Version,
+    traffic: Rc<Traffic>,
     /// Largest packet that the client takes.
     pub(super) client_packet_max: u32,
     /// One and a half times the keep-alive; zero: never.
@@ -104,6 +107,7 @@ pub(super) struct Opening {
     pub(super) silence_max: Duration,
     pub(super) ends_with_connection: bool,
     pub(super) frames: Frames,
+    pub(super) traffic: Rc<Traffic>,
     pub(super) now: Tick,
 }
 
@@ -113,6 +117,7 @@ impl Connection {
             id: opening.id,
             io: opening.io,
             version: opening.version,
+            traffic: opening.traffic,
             client_packet_max: opening.client_packet_max,
             silence_max: opening.silence_max,
             ends_with_connection: opening.ends_with_connection,
@@ -132,8 +137,15 @@ impl Connection {
         }
     }
 
-    /// Appends bytes to the write buffer, or keeps them until CONNACK is there. A closed connection swallows them.
+    /// Appends one packet to the write buffer, or keeps it until CONNACK is there. A closed connection swallows it.
     pub(super) fn write(&self, head: &[u8], payload: &[u8]) {
+        if self.phase.get() != Phase::Closed {
+            self.traffic.send(head.len() + payload.len());
+        }
+        self.put(head, payload);
+    }
+
+    fn put(&self, head: &[u8], payload: &[u8]) {
         match self.phase.get() {
             Phase::Open => {
                 // An error means that the socket is gone, which the dispatcher reports on its own way.
@@ -151,12 +163,13 @@ impl Connection {
         }
     }
 
-    /// CONNACK was written: what had to wait for it follows, be it the end.
-    pub(super) fn open(&self) {
+    /// CONNACK of `connack` bytes was written: what had to wait for it follows, be it the end.
+    pub(super) fn open(&self, connack: usize) {
+        self.traffic.send(connack);
         if self.phase.get() == Phase::Connecting {
             self.phase.set(Phase::Open);
             let early = self.early.take();
-            self.write(&early, &[]);
+            self.put(&early, &[]);
         } else if let Some(why) = self.end_at_open.take() {
             self.say_goodbye(why);
             self.io.close();
@@ -193,6 +206,7 @@ impl Connection {
         if self.version == Version::V5 && why.reason != 0 {
             let mut out = Vec::with_capacity(64);
             encode::put_disconnect(&mut out, why.reason, why.text, self.client_packet_max);
+            self.traffic.send(out.len());
             drop(self.io.encode_slice(&out));
         }
     }

@@ -56,7 +56,8 @@ impl<S> Middleware<S, (SharedCfg, v5::Session<State>)> for TakeAll {
 impl<S> Packets<S> {
     /// ntex-mqtt has just put CONNACK into the write buffer.
     fn open(inner: S, attached: &State) -> Self {
-        attached.connection().open();
+        let connack = attached.connection().io.with_write_buf(|buffer| buffer.len());
+        attached.connection().open(connack.unwrap_or(0));
         attached.writable();
         Self {
             inner,

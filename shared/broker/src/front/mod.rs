@@ -17,13 +17,17 @@ mod encode;
 mod failure;
 mod frames;
 mod handshake;
+mod load;
 mod middleware;
 mod preface;
 mod property_block;
 mod server;
+mod sys;
+mod traffic;
 mod transport;
 mod turn;
 
 pub use config::MqttServerConfig;
 pub use server::{CoreSetup, FrontError, MakeRoute, MqttServer, Shutdown, start};
+pub use sys::StatusValues;
 pub use transport::Transport;

@@ -166,6 +166,7 @@ impl Core {
                 used: 0,
             },
         );
+        self.connected_max = self.connected_max.max(self.conns.len());
         self.store_session(key, turn.now);
         if let Some(session) = self.sessions.get_mut(key)
             && session.is_durable()
@@ -370,6 +371,7 @@ impl Core {
             return;
         };
         session.pump(&mut self.work, turn);
+        session.pump_status(&self.status, &mut self.work, turn);
         if !session.groups.is_empty() {
             let groups: Vec<_> = session.groups.iter().map(|(_, group)| *group).collect();
             for group in groups {

@@ -76,6 +76,7 @@ impl Core {
                 Timer::Will(key) => self.send_will(key, turn),
                 Timer::Expiry(key) => {
                     tracing::debug!("a session has expired");
+                    self.work.counters.sessions_expired.increment(1);
                     self.end_session(key, turn);
                 }
             }

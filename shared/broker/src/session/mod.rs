@@ -32,8 +32,10 @@ mod shared;
 mod slab;
 mod state;
 mod subscription;
+mod sys;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod turn;
 mod versions;
 mod will;
@@ -49,6 +51,8 @@ pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;
 pub use retained::{RetainedChange, retained_change};
+pub use sys::is_status_filter;
+pub use totals::Totals;
 
 use crate::wire::ConnId;
 use catchup::Asked;
@@ -58,6 +62,7 @@ use fanout::{Matches, Subscriber};
 use id_hash::BuildIdHasher;
 use shared::Groups;
 use state::{SessionKey, Sessions};
+use sys::Status;
 use work::{ReaderKey, Work};
 
 /// What became of a PUBLISH.
@@ -185,6 +190,9 @@ pub struct Core {
     lookups: u64,
     retries: Vec<ReaderKey>,
     retry_at: Option<Tick>,
+    status: Status,
+    /// Most connections that there were at one time.
+    connected_max: usize,
 }
 
 impl Core {
@@ -214,6 +222,8 @@ impl Core {
             lookups: 0,
             retries: Vec::new(),
             retry_at: None,
+            status: Status::default(),
+            connected_max: 0,
         }
     }
 

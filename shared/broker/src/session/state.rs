@@ -16,6 +16,7 @@ use super::reader::{Mode, Reader, Reading};
 use super::retained::Snapshots;
 use super::shared::GroupKey;
 use super::slab::{Key, Slab};
+use super::sys::StatusOwed;
 use super::versions::Subscriptions;
 use super::work::{ReaderKey, Work};
 use crate::wire::{ConnId, Will};
@@ -70,6 +71,7 @@ pub(crate) struct Session {
     /// In-flight entries to be sent again on this connection, in order.
     pub(super) resend: VecDeque<u16>,
     pub(super) snapshots: Snapshots,
+    pub(super) status: StatusOwed,
     pub(super) inbound: Inbound,
 }
 
@@ -93,6 +95,7 @@ impl Session {
             reserved_durable: 0,
             resend: VecDeque::new(),
             snapshots: Snapshots::default(),
+            status: StatusOwed::default(),
             inbound: Inbound::default(),
         }
     }
@@ -176,6 +179,7 @@ impl Session {
         self.reserved_durable = 0;
         self.resend.clear();
         self.snapshots.rewind();
+        self.status.clear();
         self.reader.found = false;
         for entry in self.in_flight.iter_mut() {
             entry.counted = false;

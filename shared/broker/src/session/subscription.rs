@@ -13,6 +13,7 @@ use fellbeck_store::commit::Space;
 use super::fanout::Subscriber;
 use super::persist;
 use super::state::{Kind, Session, SessionKey};
+use super::sys::is_status_filter;
 use super::turn::Turn;
 use super::versions::{Options, SubscriptionVersion};
 use super::work::Awaited;
@@ -35,6 +36,8 @@ pub(super) struct Subscribed {
     closed: Vec<u32>,
     /// Subscriptions whose retained messages are to be sent.
     snapshots: Vec<u32>,
+    /// Subscriptions that are to be sent what the node says of itself.
+    status: Vec<u32>,
 }
 
 /// An UNSUBSCRIBE on its way to durable.
@@ -69,6 +72,7 @@ impl Core {
             opened: Vec::new(),
             closed: Vec::new(),
             snapshots: Vec::new(),
+            status: Vec::new(),
         };
         for (index, filter) in subscribe.filters.iter().enumerate() {
             // More than a session may have in all need not be looked at: one packet must not keep everybody waiting.
@@ -164,7 +168,11 @@ impl Core {
             }
         };
         if wants_retained && parsed.share.is_none() {
-            subscribed.snapshots.push(slot);
+            if is_status_filter(parsed.filter.as_str()) {
+                subscribed.status.push(slot);
+            } else {
+                subscribed.snapshots.push(slot);
+            }
         }
         if let (Some(share), true) = (&parsed.share, !is_same) {
             self.expect_member(subscribed.session, share, &parsed.filter);
@@ -178,8 +186,14 @@ impl Core {
         if let Some(session) = self.sessions.get_mut(key) {
             session.subscriptions.close(slot, heir);
             match heir {
-                Some(heir) => session.snapshots.pass_on(slot, heir),
-                None => session.snapshots.cancel(slot),
+                Some(heir) => {
+                    session.snapshots.pass_on(slot, heir);
+                    session.status.pass_on(slot, heir);
+                }
+                None => {
+                    session.snapshots.cancel(slot);
+                    session.status.cancel(slot);
+                }
             }
         }
         self.store_subscription(key, slot);
@@ -260,6 +274,7 @@ impl Core {
             let (packet_id, reasons) = (subscribed.packet_id, &subscribed.reasons[..]);
             turn.wire.send(conn, PacketOut::SubAck { packet_id, reasons });
         }
+        self.begin_status(conn, key, &subscribed.status);
         self.begin_snapshots(conn, key, subscribed.snapshots, commit);
         self.pump(key, turn);
     }

@@ -50,6 +50,8 @@ impl SubscriptionVersion {
 pub(super) struct Subscriptions {
     versions: BTreeMap<u32, SubscriptionVersion>,
     open: HashMap<(Option<ShareName>, Filter), u32>,
+    /// Shared ones among `open`.
+    open_shared: usize,
     next_slot: u32,
 }
 
@@ -72,6 +74,10 @@ impl Subscriptions {
 
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
+    }
+
+    pub(super) fn open_shared_count(&self) -> usize {
+        self.open_shared
     }
 
     pub(super) fn next_slot(&self) -> u32 {
@@ -103,7 +109,8 @@ impl Subscriptions {
     fn insert(&mut self, version: SubscriptionVersion) {
         self.next_slot = self.next_slot.max(version.slot + 1);
         if version.is_open() {
-            self.open.insert(name_of(&version), version.slot);
+            let replaced = self.open.insert(name_of(&version), version.slot);
+            self.open_shared += usize::from(replaced.is_none() && version.share.is_some());
         }
         self.versions.insert(version.slot, version);
     }
@@ -127,6 +134,7 @@ impl Subscriptions {
     fn forget_name(&mut self, name: &(Option<ShareName>, Filter), slot: u32) {
         if self.open.get(name) == Some(&slot) {
             self.open.remove(name);
+            self.open_shared -= usize::from(name.0.is_some());
         }
     }
 

@@ -13,4 +13,5 @@ mod retain;
 mod share;
 mod store_model;
 mod subscribe;
+mod sys;
 mod wills;

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 
-/// [MQTT5-3.9.3-1] [MQTT5-3.9.3-3]
+/// [MQTT5-3.9.3-1] [MQTT5-3.9.3-2]
 #[test]
 fn bad_filters_are_answered_one_by_one() {
     let mut world = World::new(edge());
