@@ -212,6 +212,16 @@ fn watch_connection(broker: &Broker, connection: &Connection, now: Now, elapsed:
                 text: "the packet was not whole in time",
             },
         );
+    } else if let Some(since) = connection.authentication.since()
+        && now.tick.since(since) > broker.config.first_packet_timeout
+    {
+        broker.fail(
+            connection,
+            Fault {
+                reason: 0x87,
+                text: "re-authentication was not done in time",
+            },
+        );
     } else if !connection.silence_max.is_zero() && now.tick.since(connection.last_packet.get()) > connection.silence_max
     {
         // [MQTT5-3.1.2-22]
