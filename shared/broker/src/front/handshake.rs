@@ -11,9 +11,10 @@ use std::time::Duration;
 use fellbeck_core::properties::{Property, put};
 use fellbeck_core::{QoS, validate_topic_name};
 use ntex::channel::oneshot;
+use ntex::codec::Encoder;
 use ntex::io::IoRef;
 use ntex::time::Seconds;
-use ntex::util::{ByteString, Either, select};
+use ntex::util::{BytePages, ByteString, Either, select};
 use ntex_mqtt::{v3, v5};
 
 use super::attached::Attached;
@@ -44,9 +45,9 @@ impl TryFrom<Unanswered> for v5::PublishAck {
 /// Longest timer of ntex, which must be given one for MQTT 5; keep-alive is watched by the tick instead.
 const NO_TIMER: u16 = u16::MAX;
 
-/// Length of a CONNACK that refuses, for the count of bytes.
-const V3_REFUSAL_BYTES: usize = 4;
-/// As for 3.1.1, with an empty property block.
+/// Length of any CONNACK of 3.1.1, for the count of traffic.
+const V3_CONNACK_BYTES: usize = 4;
+/// Length of one that refuses, with an empty property block.
 const V5_REFUSAL_BYTES: usize = 5;
 
 /// State of a connection as ntex-mqtt carries it.
@@ -86,15 +87,16 @@ pub(super) async fn connect_v3(
     };
     if connect.client_id.contains('\0') {
         counters::rejected("client_id_invalid");
-        broker.traffic.send(V3_REFUSAL_BYTES);
+        broker.traffic.send(V3_CONNACK_BYTES);
         return Ok(handshake.identifier_rejected());
     }
     let io = handshake.io().get_ref();
     let (attached, ack) = decide(&broker, io, connect, packet.keep_alive).await?;
     if ack.reason != 0 {
-        broker.traffic.send(V3_REFUSAL_BYTES);
+        broker.traffic.send(V3_CONNACK_BYTES);
         return Ok(handshake.failed(v3_code(ack.reason)));
     }
+    attached.connection().connack_bytes.set(V3_CONNACK_BYTES);
     Ok(handshake.ack(attached, ack.session_present).idle_timeout(Seconds::ZERO))
 }
 
@@ -151,6 +153,7 @@ pub(super) async fn connect_v5(
     let packet_max = config.packet_max;
     let receive_maximum = NonZeroU16::new(broker.receive_maximum).unwrap_or(NonZeroU16::MAX);
     let alias_maximum = config.topic_alias_maximum;
+    let connection = attached.connection().clone();
     Ok(handshake.ack(attached).keep_alive(NO_TIMER).with(|packet| {
         packet.session_present = ack.session_present;
         packet.receive_max = receive_maximum;
@@ -160,7 +163,17 @@ pub(super) async fn connect_v5(
         packet.session_expiry_interval_secs = expiry_changed.then_some(expiry);
         packet.assigned_client_id = assigned.then(|| ByteString::from(client_id));
         packet.server_keepalive_sec = server_keep_alive;
+        connection.connack_bytes.set(encoded_len(packet));
     }))
+}
+
+/// Length of an accepting CONNACK as it goes out. Behind TLS the write buffer shows nothing of it.
+fn encoded_len(ack: &v5::codec::ConnectAck) -> usize {
+    let mut pages = BytePages::default();
+    let packet = v5::codec::Encoded::Packet(v5::codec::Packet::ConnectAck(Box::new(ack.clone())));
+    // What cannot be encoded ends the handshake, and is not sent.
+    let encoded = v5::codec::Codec::new().encodev(packet, &mut pages);
+    encoded.map_or(0, |()| pages.len())
 }
 
 /// Gives the CONNECT to the core and waits for its answer.
