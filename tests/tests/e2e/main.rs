@@ -18,3 +18,4 @@ mod quota;
 mod restored;
 mod shutdown;
 mod sys;
+mod transports;

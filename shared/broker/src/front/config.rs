@@ -43,6 +43,8 @@ pub struct MqttServerConfig {
     pub keep_alive_max: Option<u16>,
     /// Topic Alias Maximum announced to MQTT 5 clients. Default 64; the cost is one topic name per alias in use.
     pub topic_alias_maximum: u16,
+    /// Levels of a topic name; beyond it the client is told 0x90. Default 65,535, which no topic can exceed.
+    pub topic_levels_max: usize,
     /// Bytes in a connection's write buffer at which it counts as backlogged. Default 64 KiB.
     pub write_buffer_high: usize,
     /// A connection that has been backlogged for this long without falling below half of the bound is closed. Default 60 s.
@@ -77,6 +79,7 @@ impl Default for MqttServerConfig {
             first_packet_timeout: Duration::from_secs(10),
             keep_alive_max: None,
             topic_alias_maximum: 64,
+            topic_levels_max: 65_535,
             write_buffer_high: 64 << 10,
             stalled_after: Duration::from_secs(60),
             partial_bytes_max: 16 << 20,
