@@ -1,0 +1,1 @@
+//! Debian's mosquitto_pub, mosquitto_sub and mosquitto_rr.
