@@ -151,11 +151,16 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a scenario.
     pub(crate) fn start(library: Library, scenario: &str, task: &Task) -> Self {
-        let errors = NamedTempFile::new().expect("a temporary file can be made");
         let mut command = library.command(scenario);
-        command.args(task.args()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(task.args());
+        Self::spawn(&format!("{} {scenario} {}", library.name(), task.topic), command)
+    }
+
+    /// Starts any program that prints lines; those that are not JSON are kept as strings.
+    pub(crate) fn spawn(name: &str, mut command: Command) -> Self {
+        let errors = NamedTempFile::new().expect("a temporary file can be made");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(File::create(errors.path()).expect("a temporary file can be written"));
-        let name = format!("{} {scenario} {}", library.name(), task.topic);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let lines = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
         let (sender, incoming) = channel();
@@ -169,7 +174,7 @@ impl Program {
             }
         });
         Self {
-            name,
+            name: name.to_owned(),
             child,
             incoming,
             said: Vec::new(),
@@ -180,23 +185,50 @@ impl Program {
 
     /// Waits for the next line with this event.
     pub(crate) fn await_event(&mut self, event: &str) -> Value {
+        self.await_line(event, |line| line["event"] == event)
+    }
+
+    /// Waits for the next line of text that contains `words`.
+    pub(crate) fn await_text(&mut self, words: &str) -> String {
+        let line = self.await_line(words, |line| line.as_str().is_some_and(|line| line.contains(words)));
+        text(&line)
+    }
+
+    fn await_line(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             if self.next == self.said.len() {
-                assert!(self.read(), "{}: ended without {event:?}: {}", self.name, self.trace());
+                assert!(self.read(), "{}: ended without {what:?}: {}", self.name, self.trace());
             }
             let line = self.said[self.next].clone();
             self.next += 1;
-            if line["event"] == event {
+            if wanted(&line) {
                 return line;
             }
         }
     }
 
+    /// What it has said until now.
+    pub(crate) fn so_far(&mut self) -> &[Value] {
+        self.said.extend(self.incoming.try_iter());
+        &self.said
+    }
+
     /// Says go.
     pub(crate) fn go(&mut self) {
+        self.write(b"go\n");
+    }
+
+    /// Writes to its standard input.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         let pipe = self.child.stdin.as_mut().expect("standard input is a pipe");
-        pipe.write_all(b"go\n")
+        pipe.write_all(bytes)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
+    /// Closes its standard input and waits for its end.
+    pub(crate) fn finish_input(mut self) -> Vec<Value> {
+        self.child.stdin = None;
+        self.finish()
     }
 
     /// kill -9.
@@ -223,7 +255,10 @@ impl Program {
     /// Takes one line; false when the program has closed its output.
     fn read(&mut self) -> bool {
         let deadline = Instant::now() + wait::EVENTUALLY;
-        match self.incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match self
+            .incoming
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             Ok(line) => {
                 self.said.push(line);
                 true
@@ -274,7 +309,10 @@ pub(crate) fn heard(lines: &[Value]) -> Vec<Heard> {
             client: text(&line["client"]),
             topic: text(&line["topic"]),
             payload: bytes(&text(&line["payload"])),
-            qos: line["qos"].as_u64().and_then(|qos| u8::try_from(qos).ok()).expect("a QoS"),
+            qos: line["qos"]
+                .as_u64()
+                .and_then(|qos| u8::try_from(qos).ok())
+                .expect("a QoS"),
             retain: line["retain"].as_bool().expect("a retain flag"),
             properties: line["properties"].clone(),
         })
@@ -288,14 +326,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(pair).map(char::from).collect()
 }
 
-fn text(value: &Value) -> String {
+/// A value that is a string.
+pub(crate) fn text(value: &Value) -> String {
     value
         .as_str()
         .unwrap_or_else(|| panic!("not a string: {value}"))
         .to_owned()
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+/// The bytes of hexadecimal digits.
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let digit = |c: u8| (c as char).to_digit(16).expect("a hexadecimal digit") as u8;
     hex.as_bytes()
         .chunks(2)

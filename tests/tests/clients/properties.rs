@@ -80,7 +80,9 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self, width: usize) -> u64 {
-        self.take(width).iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+        self.take(width)
+            .iter()
+            .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
     }
 
     fn binary(&mut self) -> &'a [u8] {

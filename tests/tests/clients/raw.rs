@@ -102,7 +102,12 @@ impl Raw {
 
     fn await_ack(&mut self, kind: AckKind, id: u16) {
         self.take_until("an acknowledgement", |packet| {
-            let Packet::Ack { kind: of, id: for_id, reason } = packet else {
+            let Packet::Ack {
+                kind: of,
+                id: for_id,
+                reason,
+            } = packet
+            else {
                 return false;
             };
             let ours = (*of, *for_id) == (kind, id);
@@ -137,7 +142,11 @@ impl Raw {
                 assert!(!publish.dup, "a connection that was never lost gets nothing twice");
                 self.waiting.push_back(publish);
             }
-            Packet::Ack { kind: AckKind::PubRel, id, .. } => self.send(&encode::ack(AckKind::PubComp, id)),
+            Packet::Ack {
+                kind: AckKind::PubRel,
+                id,
+                ..
+            } => self.send(&encode::ack(AckKind::PubComp, id)),
             Packet::Disconnect { reason } => panic!("the node closed the witness with {reason:#x}"),
             _ => {}
         }

@@ -29,7 +29,9 @@ fn publish_half(node: &Node, task: &Task, from: usize) {
 fn news(all: &[Heard], topic: &str) -> Vec<String> {
     let news = format!("{topic}/news");
     let of_topic = all.iter().filter(|message| message.topic == news);
-    of_topic.map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect()
+    of_topic
+        .map(|message| String::from_utf8_lossy(&message.payload).into_owned())
+        .collect()
 }
 
 /// At each kind of node, killed and ended, for each version and QoS 1 and 2.
@@ -118,7 +120,11 @@ pub(crate) fn move_to_the_newest_connection(library: Library) {
         }
         let all = heard(&program.finish());
         let topics: Vec<&str> = all.iter().map(|message| message.topic.as_str()).collect();
-        let expected: Vec<String> = task.rounds().iter().map(|(_, _, topic)| format!("{topic}/second")).collect();
+        let expected: Vec<String> = task
+            .rounds()
+            .iter()
+            .map(|(_, _, topic)| format!("{topic}/second"))
+            .collect();
         assert_eq!(topics, expected);
     }
 }

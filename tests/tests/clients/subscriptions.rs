@@ -61,12 +61,21 @@ pub(crate) fn name_their_identifiers(library: Library) {
             for (name, expected) in [("one", vec![7]), ("both", vec![7, 268_435_455]), ("end", vec![7])] {
                 let of_topic = all.iter().filter(|message| message.topic == format!("{topic}/{name}"));
                 let listed: Vec<u64> = of_topic
-                    .flat_map(|message| message.properties["identifiers"].as_array().cloned().unwrap_or_default())
+                    .flat_map(|message| {
+                        message.properties["identifiers"]
+                            .as_array()
+                            .cloned()
+                            .unwrap_or_default()
+                    })
                     .filter_map(|identifier| identifier.as_u64())
                     .collect();
                 // One message may name both, or each of two messages one of them.
                 let distinct: BTreeSet<u64> = listed.iter().copied().collect();
-                assert_eq!(distinct.len(), listed.len(), "{topic}/{name}: {listed:?} repeats itself");
+                assert_eq!(
+                    distinct.len(),
+                    listed.len(),
+                    "{topic}/{name}: {listed:?} repeats itself"
+                );
                 assert_eq!(distinct, expected.into_iter().collect(), "{topic}/{name}");
             }
         }
