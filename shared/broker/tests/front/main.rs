@@ -13,3 +13,9 @@ mod node;
 mod publish;
 mod session;
 mod shutdown;
+mod tls;
+mod ws;
+/// The raw WebSocket client of the end-to-end tests.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../tests/src/ws.rs"]
+mod ws_client;
