@@ -3,6 +3,8 @@
 //! In: a client library. Out: our witness saw what the program published, and the program heard what we published: payloads (empty, binary,
 //! 1 MiB), QoS, order and, with 5.0, properties.
 
+use std::net::SocketAddr;
+
 use fellbeck_tests::mqtt::Publish;
 use serde_json::{Value, json};
 
@@ -70,7 +72,7 @@ fn content<'a>(seen: &[&'a Publish]) -> Vec<(u8, &'a Vec<u8>)> {
     seen.iter().map(|message| (message.qos, &message.payload)).collect()
 }
 
-/// Both ways through each node; `transport` are the arguments that choose one.
+/// Both ways through each node.
 pub(crate) fn keep_content_and_order(library: Library) {
     let world = nodes::shared();
     for (node, at) in nodes::both(&world) {
@@ -79,8 +81,19 @@ pub(crate) fn keep_content_and_order(library: Library) {
     }
 }
 
+/// The same over another transport; the witness stays on the plain listener.
+pub(crate) fn keep_content_and_order_over(library: Library, transport: &str) {
+    let nodes = nodes::shared();
+    let ca = format!("--ca={}", nodes.certificate().display());
+    for (node, plain, at) in nodes.over(transport) {
+        let task = Task::new(at, &format!("{}/{node}/{transport}", library.name()));
+        let task = task.with(&["--large", &format!("--transport={transport}"), &ca]);
+        exchange(library, &task, plain);
+    }
+}
+
 /// Runs the scenario "messages" against a node whose plain listener is `plain`.
-pub(crate) fn exchange(library: Library, task: &Task, plain: std::net::SocketAddr) {
+fn exchange(library: Library, task: &Task, plain: SocketAddr) {
     let mut witness = Raw::watching(plain, &format!("{}/+/+/own", task.topic));
     let mut source = Raw::connect(plain);
     let mut program = Program::start(library, "messages", task);

@@ -114,6 +114,32 @@ fn messages_keep_content_qos_and_order() {
 }
 
 #[test]
+fn messages_keep_content_over_tls() {
+    let nodes = nodes::shared();
+    let ca = text(&json!(nodes.certificate()));
+    for (node, plain, at) in nodes.over("tls") {
+        for (version, qos) in each_version_and_qos() {
+            let (topic, level) = (format!("mosquitto/{node}/tls/{version}/{qos}"), qos.to_string());
+            let mut witness = Raw::watching(plain, &topic);
+            let common = ["--cafile", &ca, "-q", &level, "-t", &topic];
+            let reader = subscribe(
+                at,
+                version,
+                &[common.as_slice(), &["-d", "-C", "1", "-F", FORMAT]].concat(),
+            );
+            publish(at, version, &[common.as_slice(), &["-m", "21.5"]].concat());
+            let seen = witness.next();
+            assert_eq!(
+                (seen.payload.as_slice(), seen.qos),
+                (b"21.5".as_slice(), qos),
+                "{topic}"
+            );
+            assert_eq!(messages(&reader.finish()), [(topic, qos, false, b"21.5".to_vec())]);
+        }
+    }
+}
+
+#[test]
 fn retained_messages_are_kept_replaced_and_deleted() {
     let world = nodes::shared();
     for (node, at) in nodes::both(&world) {

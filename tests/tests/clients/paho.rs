@@ -13,6 +13,21 @@ fn messages_keep_content_qos_and_order_both_ways() {
 }
 
 #[test]
+fn messages_keep_content_qos_and_order_over_websocket() {
+    messages::keep_content_and_order_over(LIBRARY, "ws");
+}
+
+#[test]
+fn messages_keep_content_qos_and_order_over_tls() {
+    messages::keep_content_and_order_over(LIBRARY, "tls");
+}
+
+#[test]
+fn messages_keep_content_qos_and_order_over_websocket_and_tls() {
+    messages::keep_content_and_order_over(LIBRARY, "wss");
+}
+
+#[test]
 fn messages_travel_from_the_edge_to_the_cloud_unchanged() {
     messages::travel_to_the_cloud_unchanged(LIBRARY);
 }
