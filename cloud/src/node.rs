@@ -29,7 +29,7 @@ use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
 use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
-use crate::status::status;
+use crate::status::{status, sys_values};
 use crate::token::remember_link_address;
 
 /// Runs the node until a signal or a failure.
@@ -63,12 +63,10 @@ async fn serve(
     let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), clock.wall())
         .map_err(|error| NodeError::Identity(error.to_string()))?;
     let streams = streams(config, store)?;
-    let parts = broker_parts(config, streams.clone());
-    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
-        places: places(streams, store),
+        places: places(streams.clone(), store),
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
@@ -78,6 +76,8 @@ async fn serve(
         failed: watch::Sender::new(None),
         noise: Default::default(),
     });
+    let parts = broker_parts(config, streams, &link);
+    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
     let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
@@ -158,7 +158,8 @@ fn tell(report: &OpenReport) {
     }
 }
 
-fn broker_parts(config: &CloudConfig, streams: Streams) -> BrokerParts {
+fn broker_parts(config: &CloudConfig, streams: Streams, link: &Arc<LinkParts>) -> BrokerParts {
+    let link = link.clone();
     let limits = CoreLimits {
         live_window_bytes: config.store.tail.0,
         ..CoreLimits::default()
@@ -173,6 +174,7 @@ fn broker_parts(config: &CloudConfig, streams: Streams) -> BrokerParts {
         name: "cloud".into(),
         route: Box::new(move || Box::new(streams) as Box<dyn Route>),
         core,
+        status: Box::new(move |_| sys_values(&link)),
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::config::{Durability, EdgeConfig};
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
-use crate::status::status;
+use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
 use crate::uplink::lanes::Lanes;
 use crate::uplink::state::UplinkState;
@@ -62,13 +62,9 @@ async fn serve(
     let mut signals = Signals::install().map_err(NodeError::Runtime)?;
     let clock = NodeClock::start();
     let name = node_name(data_dir);
-    let mqtt = start_mqtt(
-        &config.mqtt,
-        &config.session,
-        broker_parts(config, &name, store)?,
-        store,
-    )?;
     let uplink_state = Arc::new(UplinkState::new());
+    let broker = broker_parts(config, &name, store, &uplink_state)?;
+    let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
     let parts = http_parts(&name, store, &uplink_state, metrics.clone());
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
@@ -153,7 +149,13 @@ fn tell(report: &OpenReport) {
     }
 }
 
-fn broker_parts(config: &EdgeConfig, name: &str, store: &Store) -> Result<BrokerParts, NodeError> {
+fn broker_parts(
+    config: &EdgeConfig,
+    name: &str,
+    store: &Store,
+    uplink: &Arc<UplinkState>,
+) -> Result<BrokerParts, NodeError> {
+    let uplink = uplink.clone();
     let rules = rules(config, store)?;
     let core = CoreConfig {
         mode: Mode::ImmediateForClean,
@@ -168,6 +170,7 @@ fn broker_parts(config: &EdgeConfig, name: &str, store: &Store) -> Result<Broker
         name: name.to_owned(),
         route: Box::new(move || Box::new(rules) as Box<dyn Route>),
         core,
+        status: Box::new(move |stats| sys_values(stats, &uplink)),
     })
 }
 

@@ -53,11 +53,11 @@ impl Kind {
 pub struct Ready {
     /// MQTT listener.
     pub mqtt: SocketAddr,
-    /// MQTT over TLS, where a certificate was given.
+    /// MQTT over TLS; `None` when there is no certificate.
     pub mqtt_tls: Option<SocketAddr>,
-    /// MQTT over WebSocket.
+    /// MQTT over WebSocket; `None` when it is turned off.
     pub mqtt_ws: Option<SocketAddr>,
-    /// MQTT over WebSocket and TLS, where it was turned on.
+    /// MQTT over WebSocket over TLS; `None` unless it is turned on.
     pub mqtt_wss: Option<SocketAddr>,
     /// HTTP listener; `None` when it is turned off.
     pub http: Option<SocketAddr>,
@@ -117,6 +117,12 @@ impl Node {
     pub fn omit_run(&mut self) -> &mut Self {
         self.subcommand = None;
         self
+    }
+
+    /// Which binary it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Data directory.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, Transport};
+use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, StatusValues, Transport};
 use fellbeck_broker::session::{CoreConfig, CoreLimits};
 use fellbeck_ops::NodeClock;
 use fellbeck_ops::config::{ConfigError, Listen, PublicCheck, check_public_listener};
@@ -26,6 +26,8 @@ pub struct BrokerParts {
     pub route: MakeRoute,
     /// Mode, local track and the bounds that the configuration does not set.
     pub core: CoreConfig,
+    /// What the node says of itself below `$SYS/fellbeck/`.
+    pub status: StatusValues,
 }
 
 /// Ports on loopback of listeners that the configuration leaves out.
@@ -60,6 +62,7 @@ pub fn start_mqtt(
         packet_max: u32::try_from(mqtt.packet_max.0).unwrap_or(u32::MAX),
         connections_max: mqtt.connections_max as usize,
         first_packet_timeout: Duration::from_millis(mqtt.first_packet_timeout_ms),
+        sys_interval: Duration::from_secs(u64::from(mqtt.sys_interval_secs)),
         keep_alive_max: (mqtt.keep_alive_max_secs > 0).then_some(mqtt.keep_alive_max_secs),
         topic_alias_maximum: mqtt.topic_alias_maximum,
         topic_levels_max: mqtt.topic_levels_max as usize,
@@ -79,6 +82,7 @@ pub fn start_mqtt(
         config,
         route: parts.route,
         node_name: parts.name,
+        status: parts.status,
     };
     Ok(Some(front::start(server, setup, store.clone())?))
 }

@@ -146,6 +146,7 @@ struct Socket(Rc<Broker>);
 impl Socket {
     fn new(broker: Rc<Broker>) -> Self {
         broker.sockets.set(broker.sockets.get() + 1);
+        broker.traffic.sockets.increment(1);
         Self(broker)
     }
 }
@@ -163,6 +164,7 @@ where
     let broker = &socket.0;
     let codec = PrefaceCodec {
         packet_max: broker.config.packet_max,
+        traffic: broker.traffic.clone(),
     };
     let preface = tokio::select! {
         biased;
@@ -178,6 +180,9 @@ where
         }
         Ok(Ok(Some(Preface::Refuse { answer, reason }))) => {
             counters::rejected(reason);
+            if !answer.is_empty() {
+                broker.traffic.send(answer.len());
+            }
             drop(io.encode_slice(answer));
             drop(io.shutdown().await);
         }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
 use fellbeck_store::{Level, Store, SubmitError, Submitter, TailRead};
 use ntex::task::LocalWaker;
+use ntex::util::BytesMut;
 use tokio::sync::watch;
 
 use super::config::MqttServerConfig;
@@ -23,6 +24,8 @@ use super::connections::Connections;
 use super::counters;
 use super::failure::Failure;
 use super::frames::{Assembly, Fault};
+use super::sys::{Sources, StatusValues, Sys};
+use super::traffic::Traffic;
 use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
 use crate::wire::{ConnId, Connect, PublishIn};
 
@@ -49,8 +52,13 @@ pub(super) struct Broker {
     /// Accepted sockets that have not been closed, handshakes included.
     pub(super) sockets: Cell<usize>,
     next_id: Cell<u64>,
+    pub(super) traffic: Rc<Traffic>,
+    sys: Sys,
+    node_name: String,
     /// Encoded properties of the publish at hand; kept for its capacity.
     pub(super) scratch: RefCell<Vec<u8>>,
+    /// An empty buffer that stands in for the read buffer at hand.
+    pub(super) spare: Cell<Option<BytesMut>>,
     started: Instant,
     now: Cell<Now>,
     now_is_fresh: Cell<bool>,
@@ -77,6 +85,8 @@ pub(super) struct Parts {
     pub(super) failure: Failure,
     /// Number of open connections, for other threads.
     pub(super) count: Arc<AtomicUsize>,
+    pub(super) node_name: String,
+    pub(super) status: StatusValues,
 }
 
 /// Packets of the largest size that have room to arrive at the same time, at least.
@@ -102,7 +112,11 @@ impl Broker {
             submitter,
             failure,
             count,
+            node_name,
+            status,
         } = parts;
+        let traffic = Rc::new(Traffic::new());
+        let sys = Sys::new(config.sys_interval, status);
         let clock = (config.clock)();
         let assembly = Assembly::new(
             config
@@ -113,7 +127,7 @@ impl Broker {
         let broker = Self {
             state: RefCell::new(State {
                 core,
-                wire: Connections::new(count),
+                wire: Connections::new(count, traffic.clone()),
                 submitter,
                 held: Vec::new(),
                 tail_next,
@@ -132,7 +146,11 @@ impl Broker {
             gone: RefCell::new(Vec::new()),
             sockets: Cell::new(0),
             next_id: Cell::new(1),
+            traffic,
+            sys,
+            node_name,
             scratch: RefCell::new(Vec::new()),
+            spare: Cell::new(None),
             started: Instant::now(),
             now: Cell::new(Now {
                 tick: Tick::default(),
@@ -209,27 +227,40 @@ impl Broker {
         });
     }
 
-    /// A PUBLISH. When the core asks to hold it, `keep` makes the copy that waits.
-    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>, keep: impl FnOnce() -> Held) {
+    /// A PUBLISH. When the core asks to hold it, a copy waits.
+    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>) {
         if self.takes_none.get() {
             // Not acknowledged, so the client has it still. What stands behind it, acks above all, is read on.
             return self.state.borrow().wire.counters.left.increment(1);
         }
         let pressure = self.pressure();
-        self.with(|state, now| {
-            state.wire.counters.published(publish.qos, publish.payload.len());
+        let is_held = self.with(|state, now| {
+            self.traffic.published(publish.qos, publish.payload.len());
             let outcome = state
                 .core
                 .handle_publish(connection.id, publish, pressure, now, &mut state.wire);
             if outcome == Outcome::Hold {
                 state.wire.counters.held.increment(1);
-                *connection.held.borrow_mut() = Some(keep());
+                *connection.held.borrow_mut() = Some(Held::copy(&publish, &self.assembly));
                 connection.held_under.set(pressure);
                 connection.packet_since.set(now.tick);
                 state.held.push(connection.clone());
             }
+            outcome == Outcome::Hold
         });
-        self.enforce_budget();
+        if is_held {
+            self.enforce_budget();
+        }
+    }
+
+    /// A PUBLISH that the front does not accept: the core answers it in its turn.
+    pub(super) fn refuse_publish(&self, connection: &Connection, publish: PublishIn<'_>, reason: u8) {
+        if !self.takes_none.get() {
+            self.with(|state, now| {
+                let State { core, wire, .. } = state;
+                core.refuse_publish(connection.id, publish, reason, now, wire);
+            });
+        }
     }
 
     /// Offers the held publishes again, oldest first, while the core takes them. Those that wait for the pressure to fall are
@@ -436,6 +467,41 @@ impl Broker {
     pub(super) fn is_fanned_out(&self) -> bool {
         let next = self.state.borrow().tail_next;
         matches!(self.store.tail().read(next, 1), TailRead::Empty)
+    }
+
+    /// Called once per second or so: keeps `$SYS` up.
+    pub(super) fn tick_status(&self) {
+        let dropped = self.state.borrow().core.dropped_total();
+        let is_due = self.sys.is_due(&self.traffic.read(), dropped, self.now().tick);
+        if is_due && self.state.borrow().core.wants_status() {
+            self.publish_status();
+        }
+    }
+
+    /// Somebody is about to subscribe to `$SYS`: the values that there are shall be true.
+    pub(super) fn refresh_status(&self) {
+        if self.sys.is_stale(self.now().tick) {
+            self.publish_status();
+        }
+    }
+
+    fn publish_status(&self) {
+        if self.takes_none.get() {
+            return;
+        }
+        self.with(|state, now| {
+            let sources = Sources {
+                name: &self.node_name,
+                uptime: self.started.elapsed(),
+                clock: self.clock.get(),
+                counts: self.traffic.read(),
+                totals: state.core.totals(),
+                store: &self.store,
+                outstanding: state.submitter.outstanding(),
+            };
+            let entries = self.sys.make(&sources, now.tick);
+            state.core.publish_status(&entries, now, &mut state.wire);
+        });
     }
 
     pub(super) fn refresh_clock(&self) {

@@ -57,6 +57,8 @@ pub struct MqttServerConfig {
     pub partial_within: Duration,
     /// Commits handed to the store and not yet durable. Default 64.
     pub submissions_max: usize,
+    /// How often the values below `$SYS` are brought up to date; at a multiple of a second. Zero: there are none. Default 10 s.
+    pub sys_interval: Duration,
     /// What the node knows of its clock, asked once a second. Default: unknown.
     pub clock: fn() -> ClockQuality,
 }
@@ -83,6 +85,7 @@ impl Default for MqttServerConfig {
             partial_bytes_max: 16 << 20,
             partial_within: Duration::from_secs(30),
             submissions_max: 64,
+            sys_interval: Duration::from_secs(10),
             clock: || ClockQuality::Unknown,
         }
     }

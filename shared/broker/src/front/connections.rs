@@ -14,11 +14,13 @@ use super::connection::{ConnAck, Connection};
 use super::counters::{self, Counters};
 use super::encode;
 use super::frames::Fault;
+use super::traffic::Traffic;
 use crate::wire::{Close, ConnId, Delivery, PacketOut, Wire};
 
 pub(super) struct Connections {
     open: HashMap<ConnId, Rc<Connection>>,
     pub(super) counters: Counters,
+    traffic: Rc<Traffic>,
     scratch: Vec<u8>,
     /// Number of open connections, as other threads see it.
     count: Arc<AtomicUsize>,
@@ -27,10 +29,11 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(count: Arc<AtomicUsize>, traffic: Rc<Traffic>) -> Self {
         Self {
             open: HashMap::default(),
             counters: Counters::new(),
+            traffic,
             scratch: Vec::with_capacity(1024),
             count,
             quiet: false,
@@ -73,7 +76,7 @@ impl Connections {
             return false;
         }
         connection.write(&self.scratch, delivery.record.payload);
-        self.counters.delivered(delivery.qos, delivery.record.payload.len());
+        self.traffic.delivered(delivery.qos, delivery.record.payload.len());
         true
     }
 }
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_gone_takes_no_message() {
-        let connections = Connections::new(Arc::new(AtomicUsize::new(0)));
+        let connections = Connections::new(Arc::new(AtomicUsize::new(0)), Rc::new(Traffic::new()));
         assert!(connections.is_backlogged(ConnId(1)));
     }
 }

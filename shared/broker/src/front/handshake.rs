@@ -44,6 +44,11 @@ impl TryFrom<Unanswered> for v5::PublishAck {
 /// Longest timer of ntex, which must be given one for MQTT 5; keep-alive is watched by the tick instead.
 const NO_TIMER: u16 = u16::MAX;
 
+/// Length of a CONNACK that refuses, for the count of bytes.
+const V3_REFUSAL_BYTES: usize = 4;
+/// As for 3.1.1, with an empty property block.
+const V5_REFUSAL_BYTES: usize = 5;
+
 /// State of a connection as ntex-mqtt carries it.
 pub(super) type State = Rc<Attached>;
 
@@ -81,11 +86,13 @@ pub(super) async fn connect_v3(
     };
     if connect.client_id.contains('\0') {
         counters::rejected("client_id_invalid");
+        broker.traffic.send(V3_REFUSAL_BYTES);
         return Ok(handshake.identifier_rejected());
     }
     let io = handshake.io().get_ref();
     let (attached, ack) = decide(&broker, io, connect, packet.keep_alive).await?;
     if ack.reason != 0 {
+        broker.traffic.send(V3_REFUSAL_BYTES);
         return Ok(handshake.failed(v3_code(ack.reason)));
     }
     Ok(handshake.ack(attached, ack.session_present).idle_timeout(Seconds::ZERO))
@@ -100,16 +107,19 @@ pub(super) async fn connect_v5(
     if packet.auth_method.is_some() {
         // [MQTT5-4.12.0-1]
         counters::rejected("auth_method");
+        broker.traffic.send(V5_REFUSAL_BYTES);
         return Ok(handshake.failed(Reason::BadAuthenticationMethod));
     }
     let (client_id, assigned) = given_or_assigned(&packet.client_id);
     if client_id.contains('\0') {
         counters::rejected("client_id_invalid");
+        broker.traffic.send(V5_REFUSAL_BYTES);
         return Ok(handshake.failed(Reason::ClientIdentifierNotValid));
     }
     let will = match packet.last_will.as_ref().map(will_v5) {
         Some(None) => {
             counters::rejected("will_topic_invalid");
+            broker.traffic.send(V5_REFUSAL_BYTES);
             return Ok(handshake.failed(Reason::TopicNameInvalid));
         }
         other => other.flatten(),
@@ -134,6 +144,7 @@ pub(super) async fn connect_v5(
     let (attached, ack) = decide(&broker, io, connect, keep_alive).await?;
     if ack.reason != 0 {
         let reason = Reason::try_from(ack.reason).unwrap_or(Reason::UnspecifiedError);
+        broker.traffic.send(V5_REFUSAL_BYTES);
         return Ok(handshake.failed(reason));
     }
     let config = &broker.config;
@@ -168,6 +179,7 @@ async fn decide(
         silence_max: Duration::from_millis(u64::from(keep_alive) * 1500),
         ends_with_connection: connect.session_expiry_secs == 0,
         frames: Frames::new(connect.version, broker.config.packet_max, &broker.assembly),
+        traffic: broker.traffic.clone(),
         now: broker.now().tick,
     };
     let version = connect.version;

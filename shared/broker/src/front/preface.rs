@@ -4,11 +4,15 @@
 //! bytes to answer. Exists since ntex-mqtt closes without an answer on an unknown level or a missing client identifier, and
 //! accepts contradicting flags. Turns a CONNECT of MQTT 3.1 (`MQIsdp`, level 3) into one of 3.1.1, which differs in the name only.
 
+use std::rc::Rc;
+
 use ntex::codec::Decoder;
 use ntex::util::BytesMut;
 
-use super::frames::{Fault, take_field, varint};
+use super::fields::{take_field, varint};
+use super::frames::Fault;
 use super::property_block::{self, Place};
+use super::traffic::Traffic;
 
 /// What the first bytes are.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,9 +27,9 @@ pub(super) enum Preface {
 }
 
 /// Reads a [`Preface`] without taking the CONNECT out of the buffer.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct PrefaceCodec {
     pub(super) packet_max: u32,
+    pub(super) traffic: Rc<Traffic>,
 }
 
 /// Largest CONNECT: its five fields have at most 64 KiB each, and user properties want some room.
@@ -54,8 +58,21 @@ impl Decoder for PrefaceCodec {
     type Error = std::convert::Infallible;
 
     fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Preface>, Self::Error> {
-        Ok(look(buffer, self.packet_max.min(CONNECT_MAX)))
+        // Before it is changed into one of 3.1.1.
+        let bytes = packet_len(buffer);
+        let preface = look(buffer, self.packet_max.min(CONNECT_MAX));
+        if preface == Some(Preface::Connect) {
+            self.traffic.receive(bytes);
+            self.traffic.connects.increment(1);
+        }
+        Ok(preface)
     }
+}
+
+/// Length of the packet that the buffer begins with; 0 while it cannot be told.
+fn packet_len(buffer: &[u8]) -> usize {
+    let remaining = buffer.get(1..).and_then(|rest| varint(rest).ok()?);
+    remaining.map_or(0, |(remaining, used)| 1 + used + remaining as usize)
 }
 
 fn look(buffer: &mut BytesMut, max: u32) -> Option<Preface> {

@@ -21,6 +21,7 @@ use super::broker::{Broker, Parts};
 use super::config::MqttServerConfig;
 use super::failure::Failure;
 use super::frames::Fault;
+use super::sys::StatusValues;
 use super::transport::{Listening, Transport};
 use super::turn;
 use crate::session::{Core, CoreConfig, Route};
@@ -36,6 +37,8 @@ pub struct CoreSetup {
     pub route: MakeRoute,
     /// Name of this node.
     pub node_name: String,
+    /// What it says of itself below `$SYS/fellbeck/`, beyond what the broker knows.
+    pub status: StatusValues,
 }
 
 /// The server did not start. Nothing runs; what was bound is closed again.
@@ -252,6 +255,8 @@ impl Run {
                 submitter,
                 failure,
                 count,
+                node_name: setup.node_name,
+                status: setup.status,
             },
         ));
         if let Err(error) = restore(&broker) {

@@ -166,6 +166,7 @@ pub(super) async fn run_clock(broker: Rc<Broker>) {
             books_at = now.tick.after(TICK);
             broker.with(|state, _| state.core.books()).publish();
         }
+        broker.tick_status();
         let elapsed = now.tick.since(looked_at);
         looked_at = now.tick;
         for connection in broker.connections() {

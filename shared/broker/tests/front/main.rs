@@ -13,6 +13,7 @@ mod node;
 mod publish;
 mod session;
 mod shutdown;
+mod sys;
 mod tls;
 mod ws;
 /// The raw WebSocket client of the end-to-end tests.
