@@ -8,6 +8,7 @@
 
 use std::task::Poll;
 
+use fellbeck_core::topic::level_count;
 use ntex::util::BytesMut;
 
 use super::attached::Attached;
@@ -31,6 +32,7 @@ enum Front {
 const PUBLISH: u8 = 3;
 
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+const TOPIC_NAME_INVALID: u8 = 0x90;
 
 impl Attached {
     /// Asked before each decode. Pending stops reading; the broker wakes the dispatcher when that changes.
@@ -180,6 +182,12 @@ impl Attached {
         taken
     }
 
+    fn has_too_many_levels(&self, topic: &str) -> bool {
+        let max = self.broker().config.topic_levels_max;
+        // A topic has at most one level more than bytes, so that mostly nothing is counted.
+        topic.len() >= max && level_count(topic) > max
+    }
+
     fn decode_publish(&self, first: u8, body: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let connection = self.connection();
         let decoded = publish::decode(connection.client.version, first, body, scratch)?;
@@ -194,7 +202,9 @@ impl Attached {
             topic: named.as_deref().unwrap_or(decoded.publish.topic),
             ..decoded.publish
         };
-        if decoded.is_text && std::str::from_utf8(publish.payload).is_err() {
+        if self.has_too_many_levels(publish.topic) {
+            self.broker().refuse_publish(connection, publish, TOPIC_NAME_INVALID);
+        } else if decoded.is_text && std::str::from_utf8(publish.payload).is_err() {
             // The standard leaves it to us (3.3.2.3.2). A publisher that says what is not so is told, instead of every reader.
             self.broker()
                 .refuse_publish(connection, publish, PAYLOAD_FORMAT_INVALID);
