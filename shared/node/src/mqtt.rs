@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, StatusValues, Transport};
@@ -71,6 +72,8 @@ pub fn start_mqtt(
         partial_within: Duration::from_millis(mqtt.partial_within_ms),
         submissions_max: session.commits_max.into(),
         sys_interval: Duration::from_secs(u64::from(mqtt.sys_interval_secs)),
+        // Passwords and access control are not built yet.
+        authenticator: Arc::new(front::AllowAll),
         // Asked once a second, and each time of the kernel.
         clock: || NodeClock::start().quality(),
     };

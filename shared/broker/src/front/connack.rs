@@ -54,6 +54,11 @@ pub(super) fn fits(ack: ConnectAck, packet_max: u32) -> bool {
     encode(ack).is_some_and(|bytes| bytes.len() <= packet_max as usize)
 }
 
+/// Length as it goes out, for the count of traffic: behind TLS the write buffer shows nothing of it.
+pub(super) fn len(ack: &ConnectAck) -> usize {
+    encode(ack.clone()).map_or(0, |bytes| bytes.len())
+}
+
 /// The bytes of a refusal; empty where the version has no way to say it, or the client would not take it.
 pub(super) fn refusal(version: Version, fault: Fault, packet_max: u32) -> Vec<u8> {
     match version {

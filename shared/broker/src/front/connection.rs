@@ -117,6 +117,8 @@ pub(super) struct Connection {
     /// Pressure under which the core did not take `held`.
     pub(super) held_under: Cell<Pressure>,
     pub(super) early: RefCell<Vec<u8>>,
+    /// Length of the CONNACK that accepts, for the count of traffic.
+    pub(super) connack_bytes: Cell<usize>,
     pub(super) connack: Cell<Option<oneshot::Sender<ConnAck>>>,
     /// Ended between the decision about CONNACK and its writing.
     end_at_open: Cell<Option<Fault>>,
@@ -165,6 +167,7 @@ impl Connection {
             held: RefCell::new(None),
             held_under: Cell::new(Pressure::Normal),
             early: RefCell::new(Vec::new()),
+            connack_bytes: Cell::new(0),
             connack: Cell::new(Some(connack)),
             end_at_open: Cell::new(None),
             aliases: RefCell::new(Vec::new()),
@@ -197,9 +200,9 @@ impl Connection {
         }
     }
 
-    /// CONNACK of `connack` bytes was written: what had to wait for it follows, be it the end.
-    pub(super) fn open(&self, connack: usize) {
-        self.traffic.send(connack);
+    /// CONNACK was written: what had to wait for it follows, be it the end.
+    pub(super) fn open(&self) {
+        self.traffic.send(self.connack_bytes.get());
         if self.phase.get() == Phase::Connecting {
             self.phase.set(Phase::Open);
             let early = self.early.take();

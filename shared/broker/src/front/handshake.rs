@@ -40,6 +40,9 @@ pub(super) struct Admitted {
 /// Longest timer of ntex, which must be given one for MQTT 5; keep-alive is watched by the tick instead.
 const NO_TIMER: u16 = u16::MAX;
 
+/// Length of any CONNACK of 3.1.1, for the count of traffic.
+const V3_CONNACK_BYTES: usize = 4;
+
 /// State of a connection as ntex-mqtt carries it.
 pub(super) type State = Rc<Attached>;
 
@@ -53,6 +56,7 @@ pub(super) async fn connect_v3(
     handshake: v3::Handshake,
 ) -> Result<v3::HandshakeAck<State>, Unanswered> {
     let guest = admitted(&broker, &handshake.packet().client_id)?;
+    guest.attached.connection().connack_bytes.set(V3_CONNACK_BYTES);
     let ack = handshake.ack(guest.attached, guest.session_present);
     Ok(ack.idle_timeout(Seconds::ZERO))
 }
@@ -63,6 +67,7 @@ pub(super) async fn connect_v5(
 ) -> Result<v5::HandshakeAck<State>, Unanswered> {
     let guest = admitted(&broker, &handshake.packet().client_id)?;
     let ack = connack::accepted(&guest.terms, guest.session_present);
+    guest.attached.connection().connack_bytes.set(connack::len(&ack));
     let answer = handshake.ack(guest.attached).keep_alive(NO_TIMER);
     Ok(answer.with(|packet| *packet = ack))
 }

@@ -52,8 +52,7 @@ impl<S> Middleware<S, (SharedCfg, v5::Session<State>)> for TakeAll {
 impl<S> Packets<S> {
     /// ntex-mqtt has just put CONNACK into the write buffer.
     fn open(inner: S, attached: &State) -> Self {
-        let connack = attached.connection().io.with_write_buf(|buffer| buffer.len());
-        attached.connection().open(connack.unwrap_or(0));
+        attached.connection().open();
         attached.writable();
         Self {
             inner,

@@ -344,6 +344,10 @@ fn mqtt_3_1_is_served_with_its_own_rules() {
     assert_eq!(ask(&packet(0x10, 0x01, "p")), [0x20, 2, 0, 0]);
     assert_eq!(ask(&packet(0x14, 0x02, "p")), [0x20, 2, 0, 0]);
     assert_eq!(ask(&packet(0x10, 0x02, "")), [0x20, 2, 0, 2]);
+    // A session that goes on is not announced: the byte is reserved.
+    for _ in 0..2 {
+        assert_eq!(ask(&packet(0x10, 0x00, "kept")), [0x20, 2, 0, 0]);
+    }
 }
 
 /// A CONNECT whose length ends within its protocol name once made a thread panic, and once waited for ever.
