@@ -3,7 +3,7 @@
 //! Start: identity, store, broker, link, HTTP, ready file. Stop: links end and their commits become durable, MQTT drains, the store
 //! closes. Whatever part fails first ends the node with its reason; what was acknowledged is durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
-use fellbeck_node::{BrokerParts, NodeError, block_on, join_all, refresh, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_node::{
+    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
+    wait,
+};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::CloudIdentity;
@@ -80,13 +83,8 @@ async fn serve(
     let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
 
-    let mqtt_address = mqtt.as_ref().map(|server| server.addresses()[0]);
     let http_address = http.as_ref().map(|(address, _)| *address);
-    let addresses = [("link", link_address), ("mqtt", mqtt_address), ("http", http_address)];
-    let listeners: BTreeMap<String, String> = addresses
-        .into_iter()
-        .filter_map(|(name, address)| address.map(|address| (name.to_owned(), address.to_string())))
-        .collect();
+    let listeners = listeners(mqtt.as_ref(), &[("link", link_address), ("http", http_address)]);
     ready_file.write(&listeners)?;
     tracing::info!(?listeners, "ready");
 
@@ -172,6 +170,7 @@ fn broker_parts(config: &CloudConfig, streams: Streams, link: &Arc<LinkParts>) -
         limits,
     };
     BrokerParts {
+        ports: DefaultPorts { ws: 8084, tls: 8884 },
         name: "cloud".into(),
         route: Box::new(move || Box::new(streams) as Box<dyn Route>),
         core,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
 use fellbeck_store::{Level, Store, SubmitError, Submitter, TailRead};
 use ntex::task::LocalWaker;
+use ntex::util::BytesMut;
 use tokio::sync::watch;
 
 use super::config::MqttServerConfig;
@@ -56,6 +57,8 @@ pub(super) struct Broker {
     node_name: String,
     /// Encoded properties of the publish at hand; kept for its capacity.
     pub(super) scratch: RefCell<Vec<u8>>,
+    /// An empty buffer that stands in for the read buffer at hand.
+    pub(super) spare: Cell<Option<BytesMut>>,
     started: Instant,
     now: Cell<Now>,
     now_is_fresh: Cell<bool>,
@@ -147,6 +150,7 @@ impl Broker {
             sys,
             node_name,
             scratch: RefCell::new(Vec::new()),
+            spare: Cell::new(None),
             started: Instant::now(),
             now: Cell::new(Now {
                 tick: Tick::default(),
@@ -223,27 +227,40 @@ impl Broker {
         });
     }
 
-    /// A PUBLISH. When the core asks to hold it, `keep` makes the copy that waits.
-    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>, keep: impl FnOnce() -> Held) {
+    /// A PUBLISH. When the core asks to hold it, a copy waits.
+    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>) {
         if self.takes_none.get() {
             // Not acknowledged, so the client has it still. What stands behind it, acks above all, is read on.
             return self.state.borrow().wire.counters.left.increment(1);
         }
         let pressure = self.pressure();
-        self.with(|state, now| {
+        let is_held = self.with(|state, now| {
             self.traffic.published(publish.qos, publish.payload.len());
             let outcome = state
                 .core
                 .handle_publish(connection.id, publish, pressure, now, &mut state.wire);
             if outcome == Outcome::Hold {
                 state.wire.counters.held.increment(1);
-                *connection.held.borrow_mut() = Some(keep());
+                *connection.held.borrow_mut() = Some(Held::copy(&publish, &self.assembly));
                 connection.held_under.set(pressure);
                 connection.packet_since.set(now.tick);
                 state.held.push(connection.clone());
             }
+            outcome == Outcome::Hold
         });
-        self.enforce_budget();
+        if is_held {
+            self.enforce_budget();
+        }
+    }
+
+    /// A PUBLISH that the front does not accept: the core answers it in its turn.
+    pub(super) fn refuse_publish(&self, connection: &Connection, publish: PublishIn<'_>, reason: u8) {
+        if !self.takes_none.get() {
+            self.with(|state, now| {
+                let State { core, wire, .. } = state;
+                core.refuse_publish(connection.id, publish, reason, now, wire);
+            });
+        }
     }
 
     /// Offers the held publishes again, oldest first, while the core takes them. Those that wait for the pressure to fall are

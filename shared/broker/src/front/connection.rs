@@ -11,10 +11,9 @@ use std::time::Duration;
 use fellbeck_core::{QoS, Tick};
 use ntex::channel::oneshot;
 use ntex::io::IoRef;
-use ntex::util::{ByteString, Bytes};
 
 use super::encode;
-use super::frames::{Charge, Fault, Frames};
+use super::frames::{Assembly, Charge, Fault, Frames};
 use super::traffic::Traffic;
 use crate::session::Pressure;
 use crate::wire::{ConnId, PublishIn, Version};
@@ -40,19 +39,35 @@ pub(super) struct ConnAck {
 /// A publish that the core asked to hold (3.1.1 at full quota): nothing of this connection is read until it was taken.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) topic: ByteString,
-    pub(super) payload: Bytes,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-    pub(super) dup: bool,
-    pub(super) packet_id: Option<u16>,
-    pub(super) properties: Vec<u8>,
-    pub(super) expiry_secs: Option<u32>,
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    properties: Box<[u8]>,
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: Option<u16>,
+    expiry_secs: Option<u32>,
     /// It stays in the budget for packets while it waits.
     pub(super) charge: Charge,
 }
 
 impl Held {
+    /// A copy of its own: the read buffer goes on.
+    pub(super) fn copy(publish: &PublishIn<'_>, budget: &Rc<Assembly>) -> Self {
+        let bytes = publish.topic.len() + publish.payload.len() + publish.properties.len();
+        Self {
+            topic: publish.topic.into(),
+            payload: publish.payload.into(),
+            properties: publish.properties.into(),
+            qos: publish.qos,
+            retain: publish.retain,
+            dup: publish.dup,
+            packet_id: publish.packet_id,
+            expiry_secs: publish.expiry_secs,
+            charge: budget.charge(bytes),
+        }
+    }
+
     pub(super) fn publish(&self) -> PublishIn<'_> {
         PublishIn {
             topic: &self.topic,
@@ -83,11 +98,9 @@ pub(super) struct Connection {
     pub(super) backlogged_since: Cell<Option<Tick>>,
     /// When the packet began that is not whole, or when the one that is held was; moved on while nothing is read.
     pub(super) packet_since: Cell<Tick>,
-    /// Whole packets in the read buffer that the codec has not taken yet.
-    pub(super) whole_packets: Cell<u32>,
-    /// Found behind those packets; reported when they are handled.
-    pub(super) fault: Cell<Option<Fault>>,
     pub(super) frames: RefCell<Frames>,
+    /// The control packet at the front of the read buffer is in the count of traffic already.
+    pub(super) control_counted: Cell<bool>,
     pub(super) held: RefCell<Option<Held>>,
     /// Pressure under which the core did not take `held`.
     pub(super) held_under: Cell<Pressure>,
@@ -95,7 +108,7 @@ pub(super) struct Connection {
     pub(super) connack: Cell<Option<oneshot::Sender<ConnAck>>>,
     /// Ended between the decision about CONNACK and its writing.
     end_at_open: Cell<Option<Fault>>,
-    aliases: RefCell<Vec<Option<ByteString>>>,
+    aliases: RefCell<Vec<Option<Rc<str>>>>,
 }
 
 /// What the handshake knows of a new connection.
@@ -125,9 +138,8 @@ impl Connection {
             last_packet: Cell::new(opening.now),
             backlogged_since: Cell::new(None),
             packet_since: Cell::new(opening.now),
-            whole_packets: Cell::new(0),
-            fault: Cell::new(None),
             frames: RefCell::new(opening.frames),
+            control_counted: Cell::new(false),
             held: RefCell::new(None),
             held_under: Cell::new(Pressure::Normal),
             early: RefCell::new(Vec::new()),
@@ -231,30 +243,30 @@ impl Connection {
         self.packet_since.set(excused(self.packet_since.get(), elapsed, now));
     }
 
-    /// The topic of a PUBLISH after its alias is applied ([MQTT5-3.3.2.3.4]).
-    pub(super) fn resolve_alias(&self, topic: ByteString, alias: Option<u16>, max: u16) -> Result<ByteString, Fault> {
+    /// The topic that an alias stands for, `None` when the PUBLISH names its topic. Aliases end with the connection.
+    /// [MQTT5-3.3.2-7] [MQTT5-3.3.2-12]
+    pub(super) fn resolve_alias(&self, topic: &str, alias: u16, max: u16) -> Result<Option<Rc<str>>, Fault> {
         const INVALID: Fault = Fault {
             reason: 0x94,
             text: "topic alias invalid",
         };
-        let Some(alias) = alias else {
-            return Ok(topic);
-        };
         if alias == 0 || alias > max {
-            return Err(INVALID); // [MQTT5-3.3.2-8], [MQTT5-3.3.2-9]
+            return Err(INVALID); // [MQTT5-3.3.2-8] [MQTT5-3.3.2-9]
         }
         let slot = usize::from(alias - 1);
         let mut aliases = self.aliases.borrow_mut();
+        let known = aliases.get(slot).and_then(Option::as_ref);
         if topic.is_empty() {
-            let known = aliases.get(slot).and_then(Clone::clone);
-            return known.ok_or(Fault::protocol("topic alias without a topic"));
+            let known = known.ok_or(Fault::protocol("topic alias without a topic"))?;
+            return Ok(Some(known.clone()));
         }
-        if aliases.len() <= slot {
-            aliases.resize(slot + 1, None);
+        if known.is_none_or(|known| **known != *topic) {
+            if aliases.len() <= slot {
+                aliases.resize(slot + 1, None);
+            }
+            aliases[slot] = Some(topic.into());
         }
-        // A copy of its own: the decoded one is a slice that would keep a whole read buffer alive.
-        aliases[slot] = Some(ByteString::from(topic.as_str().to_owned()));
-        Ok(topic)
+        Ok(None)
     }
 }
 

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use ntex::codec::Decoder;
 use ntex::util::BytesMut;
 
-use super::frames::{Fault, take_field, varint};
+use super::fields::{take_field, varint};
+use super::frames::Fault;
 use super::property_block::{self, Place};
 use super::traffic::Traffic;
 
@@ -61,7 +62,7 @@ impl Decoder for PrefaceCodec {
         let bytes = packet_len(buffer);
         let preface = look(buffer, self.packet_max.min(CONNECT_MAX));
         if preface == Some(Preface::Connect) {
-            self.traffic.receive(1, bytes);
+            self.traffic.receive(bytes);
             self.traffic.connects.increment(1);
         }
         Ok(preface)

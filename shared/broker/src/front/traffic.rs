@@ -1,7 +1,7 @@
 //! What went over the sockets: packets and their bytes, both ways, for metrics and `$SYS`.
 //!
-//! Counted are MQTT packets, without what TLS and WebSocket add, where they are whole: a received one when it was found to be
-//! well formed, a sent one when it is put into the write buffer. Shared by `Rc` between the broker and its connections.
+//! Counted are MQTT packets, without what TLS and WebSocket add: a received one when it is whole and its turn has come, a sent one
+//! when it is put into the write buffer. Shared by `Rc` between the broker and its connections.
 
 use fellbeck_core::QoS;
 use metrics::counter;
@@ -44,9 +44,9 @@ impl Traffic {
         }
     }
 
-    /// Whole packets came in.
-    pub(super) fn receive(&self, packets: u32, bytes: usize) {
-        self.received.increment(u64::from(packets));
+    /// One packet came in, of so many bytes in all.
+    pub(super) fn receive(&self, bytes: usize) {
+        self.received.increment(1);
         self.received_bytes.increment(bytes as u64);
     }
 

@@ -17,6 +17,7 @@ pub(super) struct Counters {
     pub(super) sessions_expired: Tally,
     /// In the order of [`DropReason::ALL`].
     dropped: Vec<Tally>,
+    pub(super) gave_way: Counter,
 }
 
 impl Counters {
@@ -30,6 +31,7 @@ impl Counters {
             takeovers: counter!("fellbeck_broker_takeovers_total"),
             sessions: gauge!("fellbeck_broker_sessions"),
             sessions_expired: Tally::new(counter!("fellbeck_broker_sessions_expired_total")),
+            gave_way: counter!("fellbeck_broker_sessions_gave_way_total"),
             dropped: DropReason::ALL
                 .iter()
                 .map(|reason| Tally::new(counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str())))
@@ -37,7 +39,15 @@ impl Counters {
         }
     }
 
+    /// A bound was reached and something was refused for it.
+    pub(super) fn limited(&self, limit: &'static str) {
+        counter!("fellbeck_broker_limited_total", "limit" => limit).increment(1);
+    }
+
     pub(super) fn dropped(&self, reason: DropReason, n: u64) {
+        if reason == DropReason::Expired {
+            return self.expired.increment(n);
+        }
         let index = DropReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.dropped.get(index)) {
             counter.increment(n);

@@ -499,6 +499,9 @@ impl Session {
             self.drop_matched(DropReason::Qos0SlowReader, 1, work);
         }
         if bounds.have_room(&self.reader) {
+            if offer.record.retain {
+                self.snapshots.note_live(offer.record.topic);
+            }
             self.reader.queue.push(offer.to_item(), bounds.age);
         } else {
             let reason = if is_qos0 {

@@ -64,9 +64,11 @@ impl Core {
     /// Writes all cursors that moved, the level mark and the floor, without asking for a commit of their own.
     pub(super) fn flush(&mut self) {
         self.fall_behind_where_old();
+        self.store_restart();
         for key in std::mem::take(&mut self.work.cursors_later) {
             if let ReaderKey::Session(key) = key {
                 self.forget_read_versions(key);
+                self.note_idle(key);
             }
             self.put_cursor(key);
         }
@@ -81,6 +83,16 @@ impl Core {
         if std::mem::take(&mut self.mark_due) && has_durable {
             let (key, value) = persist::mark(self.fanned);
             self.work.put(Space::Session, key, value);
+        }
+    }
+
+    /// Writes for sessions that were connected when the process ended that they are away since the restart, some in each flush.
+    fn store_restart(&mut self) {
+        while self.work.bytes() < self.config.limits.commit_bytes_max {
+            let Some(key) = self.unmarked.pop_front() else {
+                return;
+            };
+            self.store_session(key);
         }
     }
 

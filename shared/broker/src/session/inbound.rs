@@ -22,7 +22,13 @@ use crate::wire::{Close, ConnId, PublishIn, Version, Wire};
 
 const NOT_AUTHORIZED: u8 = 0x87;
 const QUOTA_EXCEEDED: u8 = 0x97;
+const PACKET_ID_IN_USE: u8 = 0x91;
 const PACKET_ID_NOT_FOUND: u8 = 0x92;
+
+const RECEIVE_MAXIMUM_EXCEEDED: Close = Close {
+    reason: 0x93,
+    text: "receive maximum exceeded",
+};
 
 /// Inbound QoS 2 packet IDs of one session that are not complete. Bounded by the packet IDs that exist.
 #[derive(Debug, Default)]
@@ -59,6 +65,15 @@ impl Inbound {
         );
     }
 
+    /// The packet ID belongs to a message of which PUBCOMP has not left.
+    pub(super) fn holds(&self, packet_id: u16) -> bool {
+        self.ids.contains_key(&packet_id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     pub(super) fn packet_ids(&self) -> impl Iterator<Item = u16> + '_ {
         self.ids.keys().copied()
     }
@@ -85,6 +100,10 @@ impl Core {
         let Some(state) = self.conns.get(&conn).copied() else {
             return Outcome::Done;
         };
+        if state.subscribing > 0 {
+            // Packets of one client take effect in their order: what it publishes behind a SUBSCRIBE is for that subscription.
+            return Outcome::Hold;
+        }
         let admitted = Admitted {
             conn,
             session: state.session,
@@ -97,6 +116,10 @@ impl Core {
             && let Some(outcome) = self.check_receive_maximum(conn, state, turn)
         {
             return outcome;
+        }
+        if publish.qos == QoS::AtLeastOnce && self.is_packet_id_in_use(state, publish.packet_id) {
+            self.refuse(&admitted, PACKET_ID_IN_USE, turn);
+            return Outcome::Done;
         }
         if is_reserved_for_node(publish.topic) {
             return self.refuse_topic(&admitted, turn);
@@ -124,6 +147,35 @@ impl Core {
         let stored = self.accept(&record, turn);
         self.answer_publish(&admitted, stored, turn);
         Outcome::Done
+    }
+
+    /// A PUBLISH that the front does not accept, answered with `reason` in its turn; at QoS 0 it is dropped and counted.
+    pub fn refuse_publish<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        publish: PublishIn<'_>,
+        reason: u8,
+        now: super::Now,
+        wire: &mut W,
+    ) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        let admitted = Admitted {
+            conn,
+            session: state.session,
+            publish,
+        };
+        if publish.qos == QoS::ExactlyOnce && self.is_repeated(&admitted, turn) {
+            return;
+        }
+        if publish.qos == QoS::AtMostOnce {
+            self.work.counters.dropped(DropReason::NotPermitted, 1);
+        }
+        if publish.qos == QoS::AtMostOnce || self.check_receive_maximum(conn, state, turn).is_none() {
+            self.refuse(&admitted, reason, turn);
+        }
     }
 
     /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
@@ -162,6 +214,9 @@ impl Core {
 
     /// A resend of a QoS 2 message that was not released yet is acknowledged again and not stored again. [MQTT5-4.3.3-10]
     fn is_repeated<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> bool {
+        let max = u32::from(self.config.limits.receive_maximum);
+        let state = self.conns.get(&admitted.conn);
+        let is_full = state.is_some_and(|state| state.version == Version::V5 && state.used >= max);
         let (Some(packet_id), Some(session)) = (admitted.publish.packet_id, self.sessions.get_mut(admitted.session))
         else {
             return false;
@@ -175,6 +230,10 @@ impl Core {
             return false;
         };
         let was_counted = std::mem::replace(&mut received.counted, true);
+        if is_full && !was_counted {
+            self.close(admitted.conn, RECEIVE_MAXIMUM_EXCEEDED, turn);
+            return true;
+        }
         let durable = received.ticket <= self.work.done();
         if let Some(conn) = self.conns.get_mut(&admitted.conn) {
             conn.used += u32::from(!was_counted);
@@ -190,17 +249,23 @@ impl Core {
         true
     }
 
-    /// [MQTT5-3.3.4-9]: the client sent more than was announced. A 3.1.1 client was told nothing, so it is only held; and only
+    /// A packet ID of a QoS 2 message that is not complete names nothing else meanwhile [MQTT5-2.2.1-3]. MQTT 3.1.1 has no way to
+    /// say so.
+    pub(super) fn is_packet_id_in_use(&self, state: Conn, packet_id: Option<u16>) -> bool {
+        let session = self
+            .sessions
+            .get(state.session)
+            .filter(|_| state.version == Version::V5);
+        session.is_some_and(|session| packet_id.is_some_and(|packet_id| session.inbound.holds(packet_id)))
+    }
+
+    /// [MQTT5-3.3.4-7]: the client sent more than was announced. A 3.1.1 client was told nothing, so it is only held; and only
     /// for answers that wait for a commit, since a PUBREL must never stand behind a PUBLISH that waits for it.
     fn check_receive_maximum<W: Wire>(&mut self, conn: ConnId, state: Conn, turn: &mut Turn<'_, W>) -> Option<Outcome> {
         let max = u32::from(self.config.limits.receive_maximum);
         match state.version {
             Version::V5 if state.used >= max => {
-                let why = Close {
-                    reason: 0x93,
-                    text: "receive maximum exceeded",
-                };
-                self.close(conn, why, turn);
+                self.close(conn, RECEIVE_MAXIMUM_EXCEEDED, turn);
                 Some(Outcome::Done)
             }
             Version::V3 if state.waiting >= max => Some(Outcome::Hold),
@@ -252,6 +317,10 @@ impl Core {
         let Some(packet_id) = admitted.publish.packet_id else {
             return;
         };
+        // It uses up the Receive Maximum until the answer leaves, like any other.
+        if let Some(state) = self.conns.get_mut(&admitted.conn) {
+            state.used += 1;
+        }
         let answer = match admitted.publish.qos {
             QoS::ExactlyOnce => Awaited::PubRec { packet_id, reason },
             QoS::AtMostOnce | QoS::AtLeastOnce => Awaited::PubAck { packet_id, reason },

@@ -18,6 +18,7 @@ mod flush;
 #[cfg(test)]
 mod golden_tests;
 mod id_hash;
+mod idle;
 mod in_flight;
 mod inbound;
 mod ledger;
@@ -60,6 +61,7 @@ use connection::Conn;
 use expiry::Timers;
 use fanout::{Matches, Subscriber};
 use id_hash::BuildIdHasher;
+use idle::Idle;
 use shared::Groups;
 use state::{SessionKey, Sessions};
 use sys::Status;
@@ -71,7 +73,7 @@ pub enum Outcome {
     /// Taken, or refused with a reason code, or the connection was closed.
     Done,
     /// Neither taken nor answered: keep the packet, read nothing more of this connection, offer it again when commits were made
-    /// or the pressure fell. Only for MQTT 3.1.1, which has no way to refuse.
+    /// or the pressure fell. Where MQTT 3.1.1 has no way to refuse, and behind a SUBSCRIBE that is not in force yet.
     Hold,
 }
 
@@ -185,6 +187,12 @@ pub struct Core {
     work: Work,
     matches: Matches,
     timers: Timers,
+    /// Sessions that may give way to others.
+    idle: Idle,
+    /// Bytes of the wills of all sessions.
+    will_bytes: usize,
+    /// Restored sessions whose absence began with the restart, which is still to be stored.
+    unmarked: VecDeque<SessionKey>,
     reads: HashMap<ReaderId, Asked>,
     scans: HashMap<ScanId, SessionKey>,
     lookups: u64,
@@ -217,6 +225,9 @@ impl Core {
             work: Work::new(),
             matches: Matches::default(),
             timers: Timers::default(),
+            idle: Idle::default(),
+            will_bytes: 0,
+            unmarked: VecDeque::new(),
             reads: HashMap::new(),
             scans: HashMap::new(),
             lookups: 0,

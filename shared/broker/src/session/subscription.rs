@@ -15,7 +15,7 @@ use super::persist;
 use super::state::{Kind, Session, SessionKey};
 use super::sys::is_status_filter;
 use super::turn::Turn;
-use super::versions::{Options, SubscriptionVersion};
+use super::versions::{Options, SubscriptionVersion, name_bytes};
 use super::work::Awaited;
 use super::{Core, Now};
 use crate::wire::{Close, ConnId, PacketOut, Subscribe, SubscribeIn, Unsubscribe, Version as Protocol, Wire};
@@ -23,6 +23,7 @@ use crate::wire::{Close, ConnId, PacketOut, Subscribe, SubscribeIn, Unsubscribe,
 const UNSPECIFIED: u8 = 0x80;
 const PROTOCOL_ERROR: u8 = 0x82;
 const FILTER_INVALID: u8 = 0x8f;
+const PACKET_ID_IN_USE: u8 = 0x91;
 const QUOTA_EXCEEDED: u8 = 0x97;
 const NO_SUBSCRIPTION: u8 = 0x11;
 
@@ -47,6 +48,19 @@ pub(super) struct Unsubscribed {
     packet_id: u16,
     reasons: Vec<u8>,
     closed: Vec<u32>,
+}
+
+impl Subscribed {
+    /// It changes what is subscribed, and waits for a commit with that.
+    pub(super) fn is_to_apply(&self) -> bool {
+        !self.opened.is_empty()
+    }
+}
+
+impl Unsubscribed {
+    pub(super) fn is_to_apply(&self) -> bool {
+        !self.closed.is_empty()
+    }
 }
 
 impl Core {
@@ -74,14 +88,17 @@ impl Core {
             snapshots: Vec::new(),
             status: Vec::new(),
         };
+        let in_use = self.is_packet_id_in_use(state, Some(subscribe.packet_id));
         for (index, filter) in subscribe.filters.iter().enumerate() {
             // More than a session may have in all need not be looked at: one packet must not keep everybody waiting.
-            let reason = if index < self.config.limits.subscriptions_max {
+            let reason = if in_use {
+                PACKET_ID_IN_USE
+            } else if index < self.config.limits.subscriptions_max {
                 self.subscribe_one(&mut subscribed, filter, subscribe.subscription_id)
             } else {
                 QUOTA_EXCEEDED
             };
-            // [MQTT5-3.9.3-1]; 3.1.1 knows one code for all failures.
+            // [MQTT5-3.9.3-1] [MQTT5-3.9.3-2]; 3.1.1 knows one code for all failures. [MQTT3-3.9.3-2]
             let is_old = state.version == Protocol::V3 && reason > 2;
             subscribed.reasons.push(if is_old { UNSPECIFIED } else { reason });
         }
@@ -98,7 +115,21 @@ impl Core {
             let commit = self.newest();
             return self.subscribed(conn, subscribed, commit, turn);
         }
+        self.subscribing_begins(conn, subscribed.is_to_apply());
         self.answer_after_commit(conn, Awaited::Subscribed(Box::new(subscribed)));
+    }
+
+    /// Until this is in force nothing is taken that the client publishes.
+    fn subscribing_begins(&mut self, conn: ConnId, is_to_apply: bool) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing += u32::from(is_to_apply);
+        }
+    }
+
+    pub(super) fn subscribing_ends(&mut self, conn: ConnId, is_to_apply: bool) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing -= u32::from(is_to_apply && state.subscribing > 0);
+        }
     }
 
     fn is_shared(&self, session: SessionKey, slot: u32) -> bool {
@@ -134,10 +165,15 @@ impl Core {
         let too_many_versions = session.subscriptions.len() > 2 * limits.subscriptions_max
             || session.snapshots.len() > 2 * limits.subscriptions_max;
         let too_many = session.subscriptions.open_count() >= limits.subscriptions_max || groups_full;
-        if too_many_versions || (existing.is_none() && too_many) {
+        // As with their number, the bytes of closed versions come on top until they were read past.
+        let bytes = session.subscriptions.bytes() + name_bytes(parsed.share.as_ref(), &parsed.filter);
+        let too_long = bytes > limits.subscription_bytes_max * if existing.is_some() { 2 } else { 1 };
+        if too_many_versions || too_long || (existing.is_none() && too_many) {
+            self.work.counters.limited("subscriptions");
             return QUOTA_EXCEEDED;
         }
-        // [MQTT5-3.8.4-4] and Retain Handling; shared subscriptions get no retained messages. [MQTT5-3.8.3.1]
+        // [MQTT5-3.8.4-4] [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]; shared subscriptions get no retained messages
+        // (section 4.8.2).
         let wants_retained = match wanted.retain_handling {
             0 => true,
             1 => existing.is_none(),
@@ -394,8 +430,13 @@ impl Core {
             reasons: Vec::with_capacity(unsubscribe.filters.len()),
             closed: Vec::new(),
         };
+        let in_use = self.is_packet_id_in_use(state, Some(unsubscribe.packet_id));
         for filter in &unsubscribe.filters {
-            let reason = self.unsubscribe_one(&mut unsubscribed, filter);
+            let reason = if in_use {
+                PACKET_ID_IN_USE
+            } else {
+                self.unsubscribe_one(&mut unsubscribed, filter)
+            };
             unsubscribed.reasons.push(reason);
         }
         let kind = self.sessions.get(state.session).map(|session| session.kind);
@@ -415,6 +456,7 @@ impl Core {
             let commit = self.newest();
             return self.unsubscribed(conn, unsubscribed, commit, turn);
         }
+        self.subscribing_begins(conn, unsubscribed.is_to_apply());
         self.answer_after_commit(conn, Awaited::Unsubscribed(Box::new(unsubscribed)));
     }
 
@@ -432,7 +474,7 @@ impl Core {
         0
     }
 
-    /// An UNSUBSCRIBE takes effect after `commit`. [MQTT5-3.10.4-4]
+    /// An UNSUBSCRIBE takes effect after `commit`. [MQTT5-3.10.4-2] [MQTT5-3.10.4-4]
     pub(super) fn unsubscribed<W: Wire>(
         &mut self,
         conn: ConnId,

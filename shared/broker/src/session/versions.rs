@@ -40,6 +40,10 @@ impl SubscriptionVersion {
         !self.closing
     }
 
+    fn name_bytes(&self) -> usize {
+        name_bytes(self.share.as_ref(), &self.filter)
+    }
+
     pub(super) fn covers(&self, commit: CommitNumber) -> bool {
         self.since.is_some_and(|since| since < commit) && self.until.is_none_or(|until| commit <= until)
     }
@@ -53,6 +57,8 @@ pub(super) struct Subscriptions {
     /// Shared ones among `open`.
     open_shared: usize,
     next_slot: u32,
+    /// Of the names of all versions.
+    bytes: usize,
 }
 
 /// What the own subscriptions of a session say of one record.
@@ -78,6 +84,11 @@ impl Subscriptions {
 
     pub(super) fn open_shared_count(&self) -> usize {
         self.open_shared
+    }
+
+    /// Bytes of filters and share names, closed versions included.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn next_slot(&self) -> u32 {
@@ -112,7 +123,10 @@ impl Subscriptions {
             let replaced = self.open.insert(name_of(&version), version.slot);
             self.open_shared += usize::from(replaced.is_none() && version.share.is_some());
         }
-        self.versions.insert(version.slot, version);
+        self.bytes += version.name_bytes();
+        if let Some(replaced) = self.versions.insert(version.slot, version) {
+            self.bytes -= replaced.name_bytes();
+        }
     }
 
     /// The version will end; `heir` replaces it and takes over its snapshot.
@@ -127,6 +141,7 @@ impl Subscriptions {
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<SubscriptionVersion> {
         let version = self.versions.remove(&slot)?;
+        self.bytes -= version.name_bytes();
         self.forget_name(&name_of(&version), slot);
         Some(version)
     }
@@ -180,15 +195,22 @@ impl Subscriptions {
     /// Removes the versions that end before `commit` and gives their slots.
     pub(super) fn forget_before(&mut self, commit: CommitNumber) -> Vec<u32> {
         let mut gone = Vec::new();
+        let bytes = &mut self.bytes;
         self.versions.retain(|_, version| {
             let past = version.until.is_some_and(|until| until < commit);
             if past {
+                *bytes -= version.name_bytes();
                 gone.push(version.slot);
             }
             !past
         });
         gone
     }
+}
+
+/// Bytes of a name, as they count for the bound.
+pub(super) fn name_bytes(share: Option<&ShareName>, filter: &Filter) -> usize {
+    filter.as_str().len() + share.map_or(0, |share| share.as_str().len())
 }
 
 fn name_of(version: &SubscriptionVersion) -> (Option<ShareName>, Filter) {

@@ -19,7 +19,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, u8)> {
         ("PINGREQ with a body", vec![0xC0, 1, 0], 0x81),
         ("QoS 3", vec![0x36, 6, 0, 1, b'a', 0, 1, 0], 0x81),
         ("DUP with QoS 0", vec![0x38, 4, 0, 1, b'a', 0], 0x81),
-        ("packet id 0", publish(5, 0x02, "a", 0, b"x"), 0x81),
+        ("packet id 0", publish(5, 0x02, "a", 0, b"x"), 0x82),
         ("topic longer than its packet", vec![0x30, 3, 0, 9, b'a'], 0x81),
         (
             "property length of 256 MB",

@@ -14,3 +14,9 @@ mod publish;
 mod session;
 mod shutdown;
 mod sys;
+mod tls;
+mod ws;
+/// The raw WebSocket client of the end-to-end tests.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../tests/src/ws.rs"]
+mod ws_client;
