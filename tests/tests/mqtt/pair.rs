@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use fellbeck_tests::mqtt::wire::{packet, property};
-use fellbeck_tests::mqtt::{AckKind, Answer, Connect, Delivery, LastWill, Publish, Raw, Version};
+use fellbeck_tests::mqtt::{AckKind, Answer, Connect, Delivery, LastWill, Publish, Raw, Version, encode};
 
 use crate::brokers::{Target, unique};
 
@@ -71,15 +71,50 @@ pub(crate) fn resume(target: &Target, hello: &Connect) -> Raw {
     client
 }
 
-/// Receives `count` messages and acknowledges each when it comes.
+/// Receives `count` messages, acknowledges each when it comes, and carries their exchanges through to the end. A PUBREL may come between
+/// other deliveries.
 pub(crate) fn take(client: &mut Raw, count: usize) -> Vec<Delivery> {
-    (0..count)
-        .map(|_| {
-            let delivery = client.expect_publish();
-            client.acknowledge(&delivery);
-            delivery
-        })
-        .collect()
+    let got = take_while(client, |got| got.len() < count);
+    assert_eq!(got.len(), count, "more than was awaited");
+    got
+}
+
+/// The same up to a message with this payload, which must be the last one and is left out.
+pub(crate) fn take_until(client: &mut Raw, end: &str) -> Vec<Delivery> {
+    let mut got = take_while(client, |got| got.last().is_none_or(|last| last.text() != end));
+    got.pop();
+    got
+}
+
+fn take_while(client: &mut Raw, goes_on: impl Fn(&[Delivery]) -> bool) -> Vec<Delivery> {
+    let mut got = Vec::new();
+    let mut open = 0;
+    while goes_on(&got) || open > 0 {
+        match client.recv() {
+            Answer::Publish(delivery) => {
+                match delivery.qos {
+                    1 => client.send(&encode::ack(AckKind::PubAck, delivery.id)),
+                    2 => {
+                        client.send(&encode::ack(AckKind::PubRec, delivery.id));
+                        open += 1;
+                    }
+                    _ => {}
+                }
+                got.push(delivery);
+            }
+            Answer::Ack {
+                kind: AckKind::PubRel,
+                id,
+                reason: 0,
+                ..
+            } => {
+                client.send(&encode::ack(AckKind::PubComp, id));
+                open -= 1;
+            }
+            other => panic!("expected PUBLISH or PUBREL, got {other:02x?}"),
+        }
+    }
+    got
 }
 
 /// Payloads as text.

@@ -318,18 +318,21 @@ fn a_publish_that_is_not_accepted_gets_a_reason() {
     });
 }
 
-/// [MQTT3-3.3.5-2] What the node does not accept is acknowledged as usual, and not delivered.
+/// [MQTT3-3.3.5-2] What the node does not accept closes the connection when it asks for an acknowledgement, and is not delivered at any QoS.
 #[test]
-fn a_publish_that_is_not_allowed_is_acknowledged_as_usual() {
+fn a_publish_that_is_not_allowed_closes_the_connection() {
     on_each_v3(|target| {
-        let mut client = target.client("denied");
         let mut reader = target.client("denied-reader");
         let topic = format!("$SYS/{}", unique("denied"));
         assert_eq!(reader.subscribe(&topic, 2), 2);
-        client.publish(&Publish::new(&topic, "x").qos(1));
-        client.publish(&Publish::new(&topic, "x").qos(2));
+        let mut client = target.client("denied");
         client.publish(&Publish::new(&topic, "x"));
         client.ping();
+        for qos in [1, 2] {
+            let mut client = target.client("denied");
+            client.send_publish(&Publish::new(&topic, "x").qos(qos).id(1));
+            client.expect_close();
+        }
         reader.ping();
     });
 }

@@ -270,3 +270,44 @@ fn what_waited_has_dup_0() {
         }
     });
 }
+
+/// Two messages are delivered right before the node is killed; they must be the first that come then, with DUP and their identifiers.
+fn kill_right_after_a_delivery(qos: u8) {
+    on_own(&[], |node| {
+        for version in Version::BOTH {
+            let before = target(node, version);
+            let topic = unique("right-before");
+            let hello = absent(&before, "right-before", &topic, 2);
+            let mut client = resume(&before, &hello);
+            let mut publisher = before.client("right-before-publisher");
+            // The identifiers differ from those that a session begins with.
+            publisher.publish(&Publish::new(&topic, "zero").qos(qos));
+            take(&mut client, 1);
+            publisher.publish(&Publish::new(&topic, "one").qos(qos));
+            publisher.publish(&Publish::new(&topic, "two").qos(qos));
+            let held = [client.expect_message("one"), client.expect_message("two")];
+            node.kill();
+            node.start();
+            let mut client = resume(&target(node, version), &hello);
+            for delivery in &held {
+                assert_eq!(client.expect_publish(), again(delivery), "{version:?}");
+            }
+            client.ping();
+        }
+    });
+}
+
+/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] At QoS 2 what was delivered right before the node was killed
+/// comes again with DUP and its identifiers, and what was completed does not.
+#[test]
+fn qos_2_right_before_a_kill_comes_again_with_dup() {
+    kill_right_after_a_delivery(2);
+}
+
+/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] At QoS 1 what was delivered right before the node was killed
+/// comes again with DUP and its identifiers, and what was acknowledged does not.
+#[test]
+#[ignore = "B25"]
+fn qos_1_right_before_a_kill_comes_again_with_dup() {
+    kill_right_after_a_delivery(1);
+}

@@ -4,7 +4,7 @@ use fellbeck_tests::mqtt::wire::property;
 use fellbeck_tests::mqtt::{Delivery, Publish, Raw, Version};
 
 use crate::brokers::{Target, on_each, on_each_v3, on_each_version, on_own, target, unique};
-use crate::pair::{Pair, absent, elapse, resume, take, texts};
+use crate::pair::{Pair, absent, elapse, resume, take, take_until, texts};
 
 /// Retain Handling in the Subscription Options.
 const WHEN_NEW: u8 = 0x10;
@@ -21,15 +21,8 @@ fn snapshot(target: &Target, filter: &str, options: u8, marker: &str) -> Vec<Del
 
 /// What the client gets until a marker that is published now. The marker is not retained.
 fn up_to_marker(target: &Target, client: &mut Raw, marker: &str) -> Vec<Delivery> {
-    let mut got = Vec::new();
     target.client("marker").publish(&Publish::new(marker, "marker").qos(1));
-    loop {
-        let delivery = take(client, 1).remove(0);
-        if delivery.text() == "marker" {
-            return got;
-        }
-        got.push(delivery);
-    }
+    take_until(client, "marker")
 }
 
 /// [MQTT5-3.3.1-5] [MQTT5-3.3.1.3] [MQTT3-3.3.1-5] [MQTT3-3.3.1-6] [MQTT3-3.3.1-7] [MQTT3-3.3.1-8] The newest retained message of a topic, of any QoS, goes to each new subscriber, once, with

@@ -60,7 +60,7 @@ fn a_restart_publishes_the_wills() {
             client.ping();
             drop((client, late));
             // A second start has nothing left to publish.
-            restart(node, is_graceful);
+            restart(node, true);
             resume(&after(node), &away).ping();
         });
     }
