@@ -46,8 +46,6 @@ pub struct MqttConfig {
     pub keep_alive_max_secs: u16,
     /// Time from accept to a whole CONNECT, TLS handshake and WebSocket upgrade included.
     pub first_packet_timeout_ms: u64,
-    /// Seconds between two looks at the values below `$SYS`; 0: there are none.
-    pub sys_interval_secs: u32,
     /// Time for a packet to arrive whole.
     pub partial_within_ms: u64,
     /// Bytes of packets that have not arrived whole, over all connections.
@@ -56,6 +54,8 @@ pub struct MqttConfig {
     pub write_buffer_high: ByteSize,
     /// Time after which a connection that takes none of it is closed.
     pub stalled_after_ms: u64,
+    /// Seconds between two looks at the values below `$SYS`; 0: there are none.
+    pub sys_interval_secs: u32,
 }
 
 impl Default for MqttConfig {
@@ -78,11 +78,11 @@ impl Default for MqttConfig {
             topic_levels_max: 65_535,
             keep_alive_max_secs: 0,
             first_packet_timeout_ms: 10_000,
-            sys_interval_secs: 10,
             partial_within_ms: 30_000,
             partial_bytes_max: ByteSize(16 << 20),
             write_buffer_high: ByteSize(64 << 10),
             stalled_after_ms: 60_000,
+            sys_interval_secs: 10,
         }
     }
 }
@@ -96,6 +96,7 @@ impl MqttConfig {
         ranged("mqtt.connect_burst", self.connect_burst, 1..=1_000_000)?;
         ranged("mqtt.receive_maximum", self.receive_maximum, 1..=65_535)?;
         ranged("mqtt.topic_levels_max", self.topic_levels_max, 1..=65_535)?;
+        ranged("mqtt.sys_interval_secs", self.sys_interval_secs, 0..=86_400)?;
         let times = [
             ("mqtt.first_packet_timeout_ms", self.first_packet_timeout_ms, 600_000),
             ("mqtt.partial_within_ms", self.partial_within_ms, 3_600_000),
@@ -109,7 +110,6 @@ impl MqttConfig {
             self.partial_bytes_max,
             ByteSize::kib(64)..=ByteSize::gib(64),
         )?;
-        ranged("mqtt.sys_interval_secs", self.sys_interval_secs, 0..=86_400)?;
         ranged(
             "mqtt.write_buffer_high",
             self.write_buffer_high,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fellbeck_broker::front::{self, CoreSetup, MakeRoute, MqttServer, MqttServerConfig, StatusValues, Transport};
@@ -62,7 +63,6 @@ pub fn start_mqtt(
         packet_max: u32::try_from(mqtt.packet_max.0).unwrap_or(u32::MAX),
         connections_max: mqtt.connections_max as usize,
         first_packet_timeout: Duration::from_millis(mqtt.first_packet_timeout_ms),
-        sys_interval: Duration::from_secs(u64::from(mqtt.sys_interval_secs)),
         keep_alive_max: (mqtt.keep_alive_max_secs > 0).then_some(mqtt.keep_alive_max_secs),
         topic_alias_maximum: mqtt.topic_alias_maximum,
         topic_levels_max: mqtt.topic_levels_max as usize,
@@ -71,6 +71,9 @@ pub fn start_mqtt(
         partial_bytes_max: mqtt.partial_bytes_max.as_usize(),
         partial_within: Duration::from_millis(mqtt.partial_within_ms),
         submissions_max: session.commits_max.into(),
+        sys_interval: Duration::from_secs(u64::from(mqtt.sys_interval_secs)),
+        // Passwords and access control are not built yet.
+        authenticator: Arc::new(front::AllowAll),
         // Asked once a second, and each time of the kernel.
         clock: || NodeClock::start().quality(),
     };

@@ -21,8 +21,8 @@ use super::counters;
 use super::frames::Fault;
 use super::handshake::{State, Unanswered, connect_v3, connect_v5};
 use super::middleware::TakeAll;
-use super::preface::{Preface, PrefaceCodec};
 use super::transport::{AcceptRate, Layers, Listening, Transport, open};
+use super::welcome::welcome;
 
 /// Accepting ends when this is dropped.
 pub(super) struct Accepting(Vec<Option<JoinHandle<()>>>);
@@ -161,33 +161,11 @@ async fn serve<S>(socket: Socket, io: IoBoxed, deadline: Instant, mqtt: &Pipelin
 where
     S: Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
 {
-    let broker = &socket.0;
-    let codec = PrefaceCodec {
-        packet_max: broker.config.packet_max,
-        traffic: broker.traffic.clone(),
-    };
-    let preface = tokio::select! {
-        biased;
-        preface = timeout_at(deadline, io.recv(&codec)) => preface,
-        // A shutdown does not wait for who has said nothing yet.
-        () = broker.until_closing() => return counters::rejected("shutting_down"),
-    };
-    match preface {
-        Ok(Ok(Some(Preface::Connect))) => {
-            if let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await {
-                counters::rejected("malformed_connect");
-            }
-        }
-        Ok(Ok(Some(Preface::Refuse { answer, reason }))) => {
-            counters::rejected(reason);
-            if !answer.is_empty() {
-                broker.traffic.send(answer.len());
-            }
-            drop(io.encode_slice(answer));
-            drop(io.shutdown().await);
-        }
-        Ok(_) => counters::rejected("closed_before_connect"),
-        Err(_) => counters::rejected("first_packet_timeout"),
+    // The ticket lives as long as the call, which needs it at its beginning.
+    if let Some(_ticket) = welcome(&socket.0, &io, deadline).await
+        && let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await
+    {
+        counters::rejected("handshake");
     }
 }
 

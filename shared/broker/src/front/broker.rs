@@ -7,6 +7,7 @@
 //! would be half changed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -18,12 +19,14 @@ use ntex::task::LocalWaker;
 use ntex::util::BytesMut;
 use tokio::sync::watch;
 
+use super::arrival::Arrival;
 use super::config::MqttServerConfig;
 use super::connection::{Connection, Held, Phase};
 use super::connections::Connections;
 use super::counters;
 use super::failure::Failure;
 use super::frames::{Assembly, Fault};
+use super::handshake::Admitted;
 use super::sys::{Sources, StatusValues, Sys};
 use super::traffic::Traffic;
 use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
@@ -47,6 +50,10 @@ pub(super) struct Broker {
     closing: watch::Sender<bool>,
     /// The node drains: no PUBLISH is taken any more, so that none is acknowledged and then not delivered.
     takes_none: Cell<bool>,
+    /// Sockets that have not sent a whole CONNECT. Bounded by `connections_max`.
+    arrivals: RefCell<Vec<Rc<Arrival>>>,
+    /// Accepted by the core, on their way through the handshake of ntex-mqtt.
+    pub(super) admitted: RefCell<HashMap<ConnId, Admitted>>,
     /// Sockets that are gone, in order; the core hears of them in the next turn.
     gone: RefCell<Vec<ConnId>>,
     /// Accepted sockets that have not been closed, handshakes included.
@@ -143,6 +150,8 @@ impl Broker {
             paused: Cell::new(false),
             closing: watch::Sender::new(false),
             takes_none: Cell::new(false),
+            arrivals: RefCell::new(Vec::new()),
+            admitted: RefCell::new(HashMap::new()),
             gone: RefCell::new(Vec::new()),
             sockets: Cell::new(0),
             next_id: Cell::new(1),
@@ -205,6 +214,24 @@ impl Broker {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         ConnId(id)
+    }
+
+    /// A socket that has said nothing yet.
+    pub(super) fn expect_arrival(self: &Rc<Self>) -> Rc<Arrival> {
+        let broker = Rc::downgrade(self);
+        let grown = move || {
+            if let Some(broker) = broker.upgrade() {
+                broker.enforce_budget();
+            }
+        };
+        let arrival = Rc::new(Arrival::new(&self.assembly, self.now().tick, grown));
+        self.arrivals.borrow_mut().push(arrival.clone());
+        arrival
+    }
+
+    /// It is a connection now, or gone.
+    pub(super) fn forget_arrival(&self, arrival: &Rc<Arrival>) {
+        self.arrivals.borrow_mut().retain(|other| !Rc::ptr_eq(other, arrival));
     }
 
     /// Whether a connection may take the next packet out of its read buffer.
@@ -317,28 +344,40 @@ impl Broker {
         }
     }
 
-    /// Ends connections until their unfinished and held packets fit: first the one that has used most of the budget, by bytes
-    /// and time. So whoever holds on to room makes way for whoever just needs some.
+    /// Ends connections, and sockets that are not one yet, until their unfinished and held packets fit: first the one that has
+    /// used most of the budget, by bytes and time. So whoever holds on to room makes way for whoever just needs some.
     fn enforce_budget(&self) {
         while self.assembly.is_exceeded() {
             let now = self.now().tick;
-            let use_of = |connection: &Rc<Connection>| {
-                let age = now.since(connection.packet_since.get()).as_millis() + 1;
-                age * connection.charged() as u128
-            };
-            let open = self.connections();
-            let charged = open.iter().filter(|connection| connection.charged() > 0);
-            let Some(most) = charged.max_by_key(|connection| use_of(connection)) else {
-                return;
-            };
-            counters::packet_given_up("budget");
-            self.fail(
-                most,
-                Fault {
-                    reason: 0x97,
-                    text: "too many large packets at once",
-                },
-            );
+            let use_of = |since: Tick, bytes: usize| (now.since(since).as_millis() + 1) * bytes as u128;
+            let connections = self.connections();
+            let connection = connections
+                .iter()
+                .map(|one| (use_of(one.packet_since.get(), one.charged()), one))
+                .max_by_key(|(used, _)| *used);
+            let arrivals = self.arrivals.borrow();
+            let arrival = arrivals
+                .iter()
+                .map(|one| (use_of(one.since, one.charged()), one))
+                .max_by_key(|(used, _)| *used);
+            let by_arrival = arrival.as_ref().map_or(0, |(used, _)| *used);
+            match (connection, arrival) {
+                (Some((used, most)), _) if used > by_arrival => {
+                    counters::packet_given_up("budget");
+                    self.fail(
+                        most,
+                        Fault {
+                            reason: 0x97,
+                            text: "too many large packets at once",
+                        },
+                    );
+                }
+                (_, Some((used, most))) if used > 0 => {
+                    counters::packet_given_up("budget");
+                    most.give_up();
+                }
+                _ => return,
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fellbeck_core::ClockQuality;
 use rustls::ServerConfig;
 
+use super::auth::{AllowAll, Authenticator};
 use super::transport::Transport;
 
 /// Settings of one MQTT server.
@@ -57,6 +58,8 @@ pub struct MqttServerConfig {
     pub partial_within: Duration,
     /// Commits handed to the store and not yet durable. Default 64.
     pub submissions_max: usize,
+    /// Decides who may connect. Default: everybody, and no method of enhanced authentication is known.
+    pub authenticator: Arc<dyn Authenticator>,
     /// How often the values below `$SYS` are brought up to date; at a multiple of a second. Zero: there are none. Default 10 s.
     pub sys_interval: Duration,
     /// What the node knows of its clock, asked once a second. Default: unknown.
@@ -85,6 +88,7 @@ impl Default for MqttServerConfig {
             partial_bytes_max: 16 << 20,
             partial_within: Duration::from_secs(30),
             submissions_max: 64,
+            authenticator: Arc::new(AllowAll),
             sys_interval: Duration::from_secs(10),
             clock: || ClockQuality::Unknown,
         }

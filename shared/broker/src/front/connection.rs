@@ -1,7 +1,7 @@
 //! One network connection: its socket handle, its phase, and what of the protocol belongs to the connection, not to the session.
 //!
 //! Shared by `Rc` between the table of connections, the middleware and the handshake, all on the broker thread.
-//! Holds inbound topic aliases, bytes of a packet that is not whole yet, a publish that waits for room, and the time of the last
+//! Holds topic aliases, bytes of a packet that is not whole yet, a publish that waits for room, and the time of the last
 //! packet. Decides nothing about messages.
 
 use std::cell::{Cell, RefCell};
@@ -11,12 +11,16 @@ use std::time::Duration;
 use fellbeck_core::{QoS, Tick};
 use ntex::channel::oneshot;
 use ntex::io::IoRef;
+use ntex::rt::spawn;
 
+use super::aliases::{Form, TopicAliases};
 use super::encode;
+use super::exchange::Authentication;
 use super::frames::{Assembly, Charge, Fault, Frames};
+use super::linger::linger_and_close;
 use super::traffic::Traffic;
 use crate::session::Pressure;
-use crate::wire::{ConnId, PublishIn, Version};
+use crate::wire::{ConnId, Delivery, PublishIn, Version};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +86,21 @@ impl Held {
     }
 }
 
+/// What a client wants of every packet that it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pub(super) version: Version,
+    /// Largest packet that it takes.
+    pub(super) packet_max: u32,
+    /// It wants reason strings.
+    pub(super) problem_information: bool,
+}
+
 pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) io: IoRef,
-    pub(super) version: Version,
+    pub(super) client: Client,
     traffic: Rc<Traffic>,
-    /// Largest packet that the client takes.
-    pub(super) client_packet_max: u32,
     /// One and a half times the keep-alive; zero: never.
     pub(super) silence_max: Duration,
     /// The CONNECT asked for a session that ends with the connection, which a DISCONNECT may not extend.
@@ -105,18 +117,28 @@ pub(super) struct Connection {
     /// Pressure under which the core did not take `held`.
     pub(super) held_under: Cell<Pressure>,
     pub(super) early: RefCell<Vec<u8>>,
+    /// Length of the CONNACK that accepts, for the count of traffic.
+    pub(super) connack_bytes: Cell<usize>,
     pub(super) connack: Cell<Option<oneshot::Sender<ConnAck>>>,
     /// Ended between the decision about CONNACK and its writing.
     end_at_open: Cell<Option<Fault>>,
+    /// Topics that the client has given aliases.
     aliases: RefCell<Vec<Option<Rc<str>>>>,
+    /// Aliases that the client was given.
+    sent_aliases: RefCell<TopicAliases>,
+    pub(super) authentication: Authentication,
+    /// Bytes that came after the end and were thrown away.
+    pub(super) thrown: Rc<Cell<usize>>,
 }
 
 /// What the handshake knows of a new connection.
 pub(super) struct Opening {
     pub(super) id: ConnId,
     pub(super) io: IoRef,
-    pub(super) version: Version,
-    pub(super) client_packet_max: u32,
+    pub(super) client: Client,
+    /// Topic Alias Maximum of the client.
+    pub(super) topic_alias_maximum: u16,
+    pub(super) authentication: Authentication,
     pub(super) silence_max: Duration,
     pub(super) ends_with_connection: bool,
     pub(super) frames: Frames,
@@ -129,9 +151,11 @@ impl Connection {
         Self {
             id: opening.id,
             io: opening.io,
-            version: opening.version,
+            client: opening.client,
+            sent_aliases: RefCell::new(TopicAliases::new(opening.topic_alias_maximum)),
+            authentication: opening.authentication,
+            thrown: Rc::default(),
             traffic: opening.traffic,
-            client_packet_max: opening.client_packet_max,
             silence_max: opening.silence_max,
             ends_with_connection: opening.ends_with_connection,
             phase: Cell::new(Phase::Connecting),
@@ -143,6 +167,7 @@ impl Connection {
             held: RefCell::new(None),
             held_under: Cell::new(Pressure::Normal),
             early: RefCell::new(Vec::new()),
+            connack_bytes: Cell::new(0),
             connack: Cell::new(Some(connack)),
             end_at_open: Cell::new(None),
             aliases: RefCell::new(Vec::new()),
@@ -175,16 +200,16 @@ impl Connection {
         }
     }
 
-    /// CONNACK of `connack` bytes was written: what had to wait for it follows, be it the end.
-    pub(super) fn open(&self, connack: usize) {
-        self.traffic.send(connack);
+    /// CONNACK was written: what had to wait for it follows, be it the end.
+    pub(super) fn open(&self) {
+        self.traffic.send(self.connack_bytes.get());
         if self.phase.get() == Phase::Connecting {
             self.phase.set(Phase::Open);
             let early = self.early.take();
             self.put(&early, &[]);
         } else if let Some(why) = self.end_at_open.take() {
             self.say_goodbye(why);
-            self.io.close();
+            self.close(why);
         }
     }
 
@@ -203,7 +228,16 @@ impl Connection {
         if before == Phase::Open {
             self.say_goodbye(why);
         }
-        self.io.close();
+        self.close(why);
+    }
+
+    /// Closes the socket: at once when the client wanted it, else when the client had a moment to read why.
+    fn close(&self, why: Fault) {
+        if why.reason == 0 {
+            self.io.close();
+        } else {
+            spawn(linger_and_close(self.io.clone(), self.thrown.clone()));
+        }
         self.io.notify_dispatcher();
     }
 
@@ -214,10 +248,28 @@ impl Connection {
         self.frames.borrow_mut().forget();
     }
 
+    /// Writes a PUBLISH. False when the client does not take one of that size.
+    pub(super) fn deliver(&self, scratch: &mut Vec<u8>, delivery: &Delivery<'_>) -> bool {
+        let topic = delivery.record.topic;
+        let mut aliases = self.sent_aliases.borrow_mut();
+        let mut form = aliases.form(topic);
+        scratch.clear();
+        let mut fits = encode::put_publish_head(scratch, &self.client, delivery, form);
+        if !fits && matches!(form, Form::Introduced(_)) {
+            form = Form::Named;
+            fits = encode::put_publish_head(scratch, &self.client, delivery, form);
+        }
+        if fits && self.phase.get() != Phase::Closed {
+            self.write(scratch, delivery.record.payload);
+            aliases.wrote(topic, form);
+        }
+        fits
+    }
+
     fn say_goodbye(&self, why: Fault) {
-        if self.version == Version::V5 && why.reason != 0 {
+        if self.client.version == Version::V5 && why.reason != 0 {
             let mut out = Vec::with_capacity(64);
-            encode::put_disconnect(&mut out, why.reason, why.text, self.client_packet_max);
+            encode::put_disconnect(&mut out, why.reason, why.text, self.client.packet_max);
             self.traffic.send(out.len());
             drop(self.io.encode_slice(&out));
         }

@@ -17,6 +17,11 @@ use super::frames::Fault;
 use super::traffic::Traffic;
 use crate::wire::{Close, ConnId, Delivery, PacketOut, Wire};
 
+const TOO_LARGE: Fault = Fault {
+    reason: 0x95,
+    text: "answer exceeds the maximum packet size of the client",
+};
+
 pub(super) struct Connections {
     open: HashMap<ConnId, Rc<Connection>>,
     pub(super) counters: Counters,
@@ -70,12 +75,9 @@ impl Connections {
         let Some(connection) = self.open.get(&to) else {
             return true;
         };
-        self.scratch.clear();
-        let max = connection.client_packet_max;
-        if !encode::put_publish_head(&mut self.scratch, connection.version, delivery, max) {
+        if !connection.deliver(&mut self.scratch, delivery) {
             return false;
         }
-        connection.write(&self.scratch, delivery.record.payload);
         self.traffic.delivered(delivery.qos, delivery.record.payload.len());
         true
     }
@@ -102,8 +104,13 @@ impl Wire for Connections {
             _ => {
                 if let Some(connection) = self.open.get(&to) {
                     self.scratch.clear();
-                    encode::put_control(&mut self.scratch, connection.version, &packet);
-                    connection.write(&self.scratch, &[]);
+                    if encode::put_control(&mut self.scratch, &connection.client, &packet) {
+                        connection.write(&self.scratch, &[]);
+                    } else {
+                        // The client would wait for it for ever. The core hears of the end when the socket is gone.
+                        counters::ended(TOO_LARGE.reason);
+                        connection.end(TOO_LARGE);
+                    }
                 }
             }
         }

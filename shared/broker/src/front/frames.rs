@@ -194,7 +194,8 @@ impl Frames {
     }
 }
 
-fn head(bytes: &[u8], version: Version, packet_max: u32) -> Result<Head, Fault> {
+/// Looks at the front of `bytes`.
+pub(super) fn head(bytes: &[u8], version: Version, packet_max: u32) -> Result<Head, Fault> {
     let Some(rest) = bytes.get(1..) else {
         return Ok(Head::Short);
     };

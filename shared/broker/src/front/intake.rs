@@ -8,6 +8,7 @@
 
 use std::task::Poll;
 
+use fellbeck_core::topic::level_count;
 use ntex::util::BytesMut;
 
 use super::attached::Attached;
@@ -31,14 +32,14 @@ enum Front {
 const PUBLISH: u8 = 3;
 
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+const TOPIC_NAME_INVALID: u8 = 0x90;
 
 impl Attached {
     /// Asked before each decode. Pending stops reading; the broker wakes the dispatcher when that changes.
     pub(super) fn poll_readable(&self) -> Poll<()> {
         let connection = self.connection();
         if connection.phase.get() == Phase::Closed {
-            // Whatever is still in the buffer must not reach the decoder.
-            connection.io.with_read_buf(BytesMut::clear);
+            self.throw_away();
             return Poll::Ready(());
         }
         if !self.broker().may_read(connection) {
@@ -53,9 +54,19 @@ impl Attached {
             Ok(Front::Control | Front::Nothing) => Poll::Ready(()),
             Err(fault) => {
                 self.fail(fault);
+                self.throw_away();
                 Poll::Ready(())
             }
         }
+    }
+
+    /// Whatever is still in the buffer must not reach the decoder.
+    fn throw_away(&self) {
+        let connection = self.connection();
+        connection.io.with_read_buf(|buffer| {
+            connection.thrown.set(connection.thrown.get() + buffer.len());
+            buffer.clear();
+        });
     }
 
     /// What needs no call of the core: an empty buffer, or a control packet at its front.
@@ -70,7 +81,7 @@ impl Attached {
         match frames.head(slot) {
             Ok(Head::Known { header, whole }) if whole <= slot.len() => {
                 self.count_control(whole);
-                let checked = shape::check(self.connection().version, first, &slot[header..whole]);
+                let checked = shape::check(self.connection().client.version, first, &slot[header..whole]);
                 Some(checked.map(|()| Front::Control))
             }
             Ok(_) => None,
@@ -119,7 +130,7 @@ impl Attached {
             };
             if bytes[0] >> 4 != PUBLISH {
                 self.count_control(whole);
-                shape::check(connection.version, bytes[0], &bytes[header..whole])?;
+                shape::check(connection.client.version, bytes[0], &bytes[header..whole])?;
                 break Front::Control;
             }
             self.broker().traffic.receive(whole);
@@ -171,9 +182,15 @@ impl Attached {
         taken
     }
 
+    fn has_too_many_levels(&self, topic: &str) -> bool {
+        let max = self.broker().config.topic_levels_max;
+        // A topic has at most one level more than bytes, so that mostly nothing is counted.
+        topic.len() >= max && level_count(topic) > max
+    }
+
     fn decode_publish(&self, first: u8, body: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let connection = self.connection();
-        let decoded = publish::decode(connection.version, first, body, scratch)?;
+        let decoded = publish::decode(connection.client.version, first, body, scratch)?;
         let named = match decoded.alias {
             Some(alias) => {
                 let max = self.broker().config.topic_alias_maximum;
@@ -185,7 +202,9 @@ impl Attached {
             topic: named.as_deref().unwrap_or(decoded.publish.topic),
             ..decoded.publish
         };
-        if decoded.is_text && std::str::from_utf8(publish.payload).is_err() {
+        if self.has_too_many_levels(publish.topic) {
+            self.broker().refuse_publish(connection, publish, TOPIC_NAME_INVALID);
+        } else if decoded.is_text && std::str::from_utf8(publish.payload).is_err() {
             // The standard leaves it to us (3.3.2.3.2). A publisher that says what is not so is told, instead of every reader.
             self.broker()
                 .refuse_publish(connection, publish, PAYLOAD_FORMAT_INVALID);

@@ -8,6 +8,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 
+use fellbeck_core::QoS;
 use ntex::service::cfg::SharedCfg;
 use ntex::service::{Middleware, Service, ServiceCtx};
 use ntex::util::ByteString;
@@ -17,7 +18,7 @@ use ntex_mqtt::{v3, v5};
 use super::attached::Attached;
 use super::encode;
 use super::frames::Fault;
-use super::handshake::{State, Unanswered, qos};
+use super::handshake::{State, Unanswered};
 use crate::wire::{Subscribe, SubscribeIn, Unsubscribe};
 
 /// Factory of [`Packets`].
@@ -51,8 +52,7 @@ impl<S> Middleware<S, (SharedCfg, v5::Session<State>)> for TakeAll {
 impl<S> Packets<S> {
     /// ntex-mqtt has just put CONNACK into the write buffer.
     fn open(inner: S, attached: &State) -> Self {
-        let connack = attached.connection().io.with_write_buf(|buffer| buffer.len());
-        attached.connection().open(connack.unwrap_or(0));
+        attached.connection().open();
         attached.writable();
         Self {
             inner,
@@ -168,7 +168,7 @@ fn take_v5(attached: &Rc<Attached>, packet: v5::codec::Decoded) {
             filters: unsubscribe.topic_filters.iter().map(ToString::to_string).collect(),
         }),
         Packet::Disconnect(disconnect) => disconnect_v5(attached, &disconnect),
-        Packet::Auth(_) => attached.fail(Fault::protocol("AUTH without an authentication method")),
+        Packet::Auth(auth) => attached.authenticate(&auth),
         _ => attached.fail(UNEXPECTED),
     }
 }
@@ -193,10 +193,18 @@ fn filter_v5((filter, options): &(ByteString, v5::codec::SubscriptionOptions)) -
     }
 }
 
+fn qos(qos: ntex_mqtt::QoS) -> QoS {
+    match qos {
+        ntex_mqtt::QoS::AtMostOnce => QoS::AtMostOnce,
+        ntex_mqtt::QoS::AtLeastOnce => QoS::AtLeastOnce,
+        ntex_mqtt::QoS::ExactlyOnce => QoS::ExactlyOnce,
+    }
+}
+
 fn disconnect_v5(attached: &Rc<Attached>, disconnect: &v5::codec::Disconnect) {
     let expiry = disconnect.session_expiry_interval_secs;
     if attached.connection().ends_with_connection && expiry.is_some_and(|secs| secs > 0) {
-        // [MQTT5-3.14.2-2]
+        // Section 3.14.2.2.2.
         return attached.fail(Fault::protocol("session expiry was 0 and may not be set at DISCONNECT"));
     }
     let max = attached.broker().session_expiry_max_secs;

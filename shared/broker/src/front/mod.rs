@@ -8,30 +8,42 @@
 //! Decides nothing about messages and sessions: that is [`session`](crate::session).
 
 mod accept;
+mod aliases;
+mod arrival;
 mod attached;
+mod auth;
 mod broker;
 mod config;
+mod connack;
+mod connect;
 mod connection;
 mod connections;
 mod counters;
 mod encode;
+mod exchange;
 mod failure;
 mod fields;
 mod frames;
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 mod intake;
+mod linger;
 mod load;
 mod middleware;
 mod preface;
 mod property_block;
 mod publish;
+mod reasons;
 mod server;
 mod shape;
 mod sys;
 mod traffic;
 mod transport;
 mod turn;
+mod welcome;
 
+pub use auth::{AllowAll, Authenticator, ConnectRequest, Decision, Exchange, Step};
 pub use config::MqttServerConfig;
 pub use server::{CoreSetup, FrontError, MakeRoute, MqttServer, Shutdown, start};
 pub use sys::StatusValues;

@@ -4,6 +4,8 @@
 //! The reason: the codec of ntex-mqtt 8.2.1 subtracts unchecked lengths, believes a property length of 256 MB, ignores reserved
 //! bits and has one error for everything. With checked packets none of that is reached, and the client is told what was wrong.
 
+use fellbeck_core::{Filter, FilterError};
+
 use super::fields::{SHORT, take_name};
 use super::frames::Fault;
 use super::property_block::{self, Place};
@@ -90,7 +92,9 @@ fn check_filters(version: Version, body: &[u8], with_options: bool) -> Result<()
         return Err(Fault::protocol("list of filters is empty")); // [MQTT5-3.8.3-2] [MQTT5-3.10.3-2]
     }
     while !rest.is_empty() {
-        rest = take_name(rest)?.1; // [MQTT5-3.8.3-1] [MQTT5-3.10.3-1]
+        let (filter, tail) = take_name(rest)?; // [MQTT5-3.8.3-1] [MQTT5-3.10.3-1]
+        check_filter(version, filter)?;
+        rest = tail;
         if with_options {
             let (&options, tail) = rest.split_first().ok_or(SHORT)?;
             check_options(version, options)?;
@@ -98,6 +102,20 @@ fn check_filters(version: Version, body: &[u8], with_options: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// What breaks the syntax is not answered: 0x8F is for filters that are well formed. A bound of ours is for the core to judge, and
+/// so is a share name in 3.1.1, which does not know them.
+fn check_filter(version: Version, filter: &str) -> Result<(), Fault> {
+    match Filter::parse_subscription(filter) {
+        // [MQTT5-4.7.3-1] [MQTT3-4.7.3-1]
+        Err(FilterError::Empty) => Err(Fault::malformed("topic filter is empty")),
+        // [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT3-4.7.1-2] [MQTT3-4.7.1-3]
+        Err(FilterError::Wildcard | FilterError::Nul) => Err(Fault::malformed("wildcard out of place")),
+        // [MQTT5-4.8.2-1] [MQTT5-4.8.2-2]
+        Err(FilterError::Share) if version == Version::V5 => Err(Fault::protocol("malformed shared subscription")),
+        Err(FilterError::Share | FilterError::TooLong { .. } | FilterError::TooManyLevels { .. }) | Ok(_) => Ok(()),
+    }
 }
 
 fn check_options(version: Version, options: u8) -> Result<(), Fault> {
@@ -163,6 +181,14 @@ mod tests {
             (V5, &[0xA2, 6, 0, 0, 0, 0, 1, b'a'], Some(0x82)),
             (V3, &[0xA2, 5, 0, 1, 0, 1, b'a'], None),
             (V3, &[0xA2, 6, 0, 1, 0, 2, 0xC3, 0x28], Some(0x81)),
+            (V3, &[0xA2, 4, 0, 1, 0, 0], Some(0x81)),
+            (V5, &[0x82, 6, 0, 1, 0, 0, 0, 0], Some(0x81)),
+            (V3, &[0x82, 7, 0, 1, 0, 2, b'a', b'#', 0], Some(0x81)),
+            (V5, &[0x82, 9, 0, 1, 0, 0, 3, b'+', b'a', b'/', 0], Some(0x81)),
+            (V5, b"\x82\x0E\x00\x01\x00\x00\x08$share/g\x00", Some(0x82)),
+            (V5, b"\xA2\x0F\x00\x01\x00\x00\x0A$share/+/t", Some(0x82)),
+            (V3, b"\x82\x0D\x00\x01\x00\x08$share/g\x00", None),
+            (V5, b"\x82\x10\x00\x01\x00\x00\x0A$share/g/t\x00", None),
             (V3, &[0xE0, 1, 0], Some(0x81)),
             (V3, &[0xE1, 0], Some(0x81)),
             (V5, &[0xE1, 0], Some(0x81)),

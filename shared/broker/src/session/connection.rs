@@ -91,7 +91,7 @@ impl Core {
         if connect
             .will
             .as_ref()
-            .is_some_and(|will| super::inbound::is_reserved_for_node(&will.topic))
+            .is_some_and(|will| !super::inbound::is_topic_allowed(&will.topic))
         {
             return Some(TOPIC_NAME_INVALID);
         }

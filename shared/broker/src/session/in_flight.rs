@@ -206,6 +206,16 @@ impl InFlight {
         self.retained_bytes + bytes <= RETAINED_BYTES_MAX
     }
 
+    /// Keeps a retained message that was looked up to be sent again, where there is room.
+    pub(super) fn keep_retained(&mut self, packet_id: u16, item: &Item) {
+        if self.has_room_for_retained(item.bytes())
+            && let Some(entry) = self.get_mut(packet_id)
+        {
+            entry.source.keep(|| item.clone());
+            self.retained_bytes += item.bytes();
+        }
+    }
+
     fn put_back(&mut self, entry: Entry) {
         self.retained_bytes += entry.source.retained_bytes();
         self.entries.push_back(entry);
@@ -260,6 +270,20 @@ impl InFlight {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().filter(|entry| entry.step != Step::Gone)
+    }
+
+    /// Subscriptions that retained messages were sent for which may have to be sent again.
+    pub(super) fn retained_slots(&self) -> Vec<u32> {
+        let mut slots: Vec<u32> = self
+            .iter()
+            .filter(|entry| matches!(entry.step, Step::Reserved | Step::Sent))
+            .filter_map(|entry| match entry.source {
+                Source::Retained(_, _, slot, _) => Some(slot),
+                _ => None,
+            })
+            .collect();
+        slots.dedup();
+        slots
     }
 
     /// Oldest commit that is needed to send an entry again.

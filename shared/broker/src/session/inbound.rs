@@ -3,10 +3,12 @@
 //! I1: PUBACK and PUBREC leave after the commit that holds the record. P2: what cannot be stored is refused before it is
 //! acknowledged (0x97), or held where MQTT 3.1.1 has no way to refuse. Answers of a connection leave in the order of its packets.
 //! Topics below `$SYS/` and `$share/` are the node's own: MQTT 5 gets 0x87, MQTT 3.1.1 at QoS 1 and 2 is closed, QoS 0 is
-//! dropped and counted. Other `$` topics are ordinary topics that the default rules do not log.
+//! dropped and counted. Likewise, with 0x90, topics with more levels than a filter may have. Other `$` topics are ordinary topics that the default rules do not log.
 
 use std::collections::HashMap;
 
+use fellbeck_core::limits::TOPIC_LEVELS_MAX;
+use fellbeck_core::topic::level_count;
 use fellbeck_core::{DropReason, Properties, QoS, Record};
 use fellbeck_store::commit::{Space, Ticket};
 
@@ -21,6 +23,7 @@ use super::{Core, Outcome, Pressure};
 use crate::wire::{Close, ConnId, PublishIn, Version, Wire};
 
 const NOT_AUTHORIZED: u8 = 0x87;
+const TOPIC_NAME_INVALID: u8 = 0x90;
 const QUOTA_EXCEEDED: u8 = 0x97;
 const PACKET_ID_IN_USE: u8 = 0x91;
 const PACKET_ID_NOT_FOUND: u8 = 0x92;
@@ -121,8 +124,8 @@ impl Core {
             self.refuse(&admitted, PACKET_ID_IN_USE, turn);
             return Outcome::Done;
         }
-        if is_reserved_for_node(publish.topic) {
-            return self.refuse_topic(&admitted, turn);
+        if let Some(reason) = topic_refusal(publish.topic) {
+            return self.refuse_topic(&admitted, reason, turn);
         }
         let client_id = match self.sessions.get(state.session) {
             Some(session) => session.client_id.clone(),
@@ -273,17 +276,14 @@ impl Core {
         }
     }
 
-    fn refuse_topic<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> Outcome {
+    fn refuse_topic<W: Wire>(&mut self, admitted: &Admitted<'_>, reason: u8, turn: &mut Turn<'_, W>) -> Outcome {
         let version = self.conns.get(&admitted.conn).map(|state| state.version);
         match (version, admitted.publish.qos) {
             (_, QoS::AtMostOnce) => self.work.counters.dropped(DropReason::NotPermitted, 1),
-            (Some(Version::V5), _) => self.refuse(admitted, NOT_AUTHORIZED, turn),
+            (Some(Version::V5), _) => self.refuse(admitted, reason, turn),
             _ => {
-                let why = Close {
-                    reason: NOT_AUTHORIZED,
-                    text: "clients may not publish to topics of the node",
-                };
-                self.close(admitted.conn, why, turn);
+                let text = "topic of the node, or with too many levels";
+                self.close(admitted.conn, Close { reason, text }, turn);
             }
         }
         Outcome::Done
@@ -446,7 +446,20 @@ impl Core {
     }
 }
 
-pub(super) fn is_reserved_for_node(topic: &str) -> bool {
+/// Why a client may not publish to a topic, if it may not: it is the node's own, or has more levels than a filter may have.
+fn topic_refusal(topic: &str) -> Option<u8> {
+    if is_reserved_for_node(topic) {
+        return Some(NOT_AUTHORIZED);
+    }
+    (level_count(topic) > TOPIC_LEVELS_MAX).then_some(TOPIC_NAME_INVALID)
+}
+
+/// Whether a client may have a will for this topic.
+pub(super) fn is_topic_allowed(topic: &str) -> bool {
+    topic_refusal(topic).is_none()
+}
+
+fn is_reserved_for_node(topic: &str) -> bool {
     topic.starts_with('$')
         && (topic == "$SYS" || topic.starts_with("$SYS/") || topic == "$share" || topic.starts_with("$share/"))
 }

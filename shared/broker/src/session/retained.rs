@@ -332,7 +332,10 @@ impl Session {
             ids: Ids::of(id.as_slice()),
         });
         match item {
-            Some(item) => self.send_again(packet_id, &item, work, turn),
+            Some(item) => {
+                self.in_flight.keep_retained(packet_id, &item);
+                self.send_again(packet_id, &item, work, turn);
+            }
             // The value has been replaced since; the new one comes, or came, by the subscription.
             None => self.give_up(packet_id, DropReason::Trimmed, work),
         }

@@ -400,7 +400,9 @@ impl Core {
             .in_flight
             .oldest_commit()
             .map_or(head, |oldest| oldest.min(head));
-        for slot in session.subscriptions.forget_before(needed) {
+        // A retained message that may have to be sent again bears the identifier of the subscription that it was sent for.
+        let in_flight = session.in_flight.retained_slots();
+        for slot in session.subscriptions.forget_before(needed, &in_flight) {
             if session.is_durable() {
                 let began = persist::subscription_key(&session.client_id, slot);
                 self.work.delete(Space::Session, began);

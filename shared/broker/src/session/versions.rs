@@ -192,12 +192,12 @@ impl Subscriptions {
         matched
     }
 
-    /// Removes the versions that end before `commit` and gives their slots.
-    pub(super) fn forget_before(&mut self, commit: CommitNumber) -> Vec<u32> {
+    /// Removes the versions that end before `commit`, but for those in `kept`, and gives their slots.
+    pub(super) fn forget_before(&mut self, commit: CommitNumber, kept: &[u32]) -> Vec<u32> {
         let mut gone = Vec::new();
         let bytes = &mut self.bytes;
         self.versions.retain(|_, version| {
-            let past = version.until.is_some_and(|until| until < commit);
+            let past = version.until.is_some_and(|until| until < commit) && !kept.contains(&version.slot);
             if past {
                 *bytes -= version.name_bytes();
                 gone.push(version.slot);

@@ -5,6 +5,8 @@
 // The helpers here are test code too, which the lint does not see.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
+mod auth;
 mod client;
 mod connect;
 mod hostile;

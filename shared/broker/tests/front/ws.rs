@@ -305,6 +305,57 @@ fn accepts_beyond_the_rate_wait_and_are_served() {
     node.stop();
 }
 
+/// A refusal must not be overtaken by the reset of a socket that is closed with unread bytes.
+#[test]
+fn who_goes_on_sending_can_still_read_why_it_was_refused() {
+    let node = start();
+    let mut web = connected(&node, 5, "web");
+    web.stream.write_all(&frame(TEXT, b"text")).unwrap();
+    for _ in 0..20 {
+        web.stream.write_all(&frame(BINARY, &[0; 5000])).unwrap();
+    }
+    web.expect_close(1003);
+    let long = [b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), vec![b'x'; 500_000]].concat();
+    let (_, answer) = WsClient::request(tcp(ws_addr(&node)), &long);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    node.stop();
+}
+
+#[test]
+fn a_listener_that_nobody_asked_for_may_be_missing() {
+    let taken = std::net::TcpListener::bind(LOOPBACK[0]).unwrap();
+    let config = MqttServerConfig {
+        ws_listen: vec![taken.local_addr().unwrap()],
+        optional: vec![Transport::Ws],
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    let listeners = node.server.as_ref().unwrap().listeners();
+    assert_eq!(listeners, [(Transport::Tcp, node.addr())]);
+    node.stop();
+}
+
+#[test]
+fn topics_of_more_levels_than_allowed_are_refused() {
+    let config = MqttServerConfig {
+        topic_levels_max: 3,
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    let mut client = Client::clean(node.addr(), 5, "deep");
+    client.send(&publish(5, 0x02, "a/b/c", 1, b"x"));
+    assert_eq!(client.packet().unwrap()[..4], ack(0x40, 1)[..]);
+    client.send(&publish(5, 0x02, "a/b/c/", 2, b"x"));
+    let refusal = client.packet().unwrap();
+    assert_eq!(
+        (refusal[0], &refusal[2..5]),
+        (0x40, &[0, 2, 0x90][..]),
+        "{refusal:02X?}"
+    );
+    client.expect_nothing();
+    node.stop();
+}
+
 fn await_connections(node: &Node, count: usize) {
     await_true("the number of connections", || {
         node.server.as_ref().unwrap().connections() == count

@@ -6,18 +6,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, Write};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
 use ntex::io::{Filter, FilterBuf, FilterLayer, Io, Layer};
+use ntex::rt::spawn;
 use ntex::util::BytesMut;
 use rustls::{Error, ServerConfig, ServerConnection};
+
+use crate::front::linger::linger_and_close;
 
 #[derive(Debug)]
 pub(super) struct Tls {
     session: RefCell<ServerConnection>,
     /// What ended it, unless the peer closed.
     failure: Cell<Option<&'static str>>,
+    /// Bytes that came after the failure and were thrown away.
+    thrown: Rc<Cell<usize>>,
 }
 
 /// Puts the layer on a socket and returns when the handshake is done.
@@ -26,12 +32,13 @@ pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> R
     let io = io.add_filter(Tls {
         session: RefCell::new(session),
         failure: Cell::new(None),
+        thrown: Rc::default(),
     });
     loop {
         let flushed = io.flush(false).await;
         if let Some(reason) = io.filter().failure.get() {
-            // The alert is on its way.
-            drop(io.shutdown().await);
+            // The alert is on its way, and the layer closes.
+            io.on_disconnect().await;
             return Err(reason);
         }
         flushed.map_err(|_| "tls_closed")?;
@@ -80,6 +87,11 @@ impl Tls {
         Ok(closed)
     }
 
+    fn throw_away(&self, from: &mut BytesMut) {
+        self.thrown.set(self.thrown.get() + from.len());
+        from.clear();
+    }
+
     /// Writes what the session has to say by itself: handshake, alerts, key updates.
     fn flush(&self, buf: &FilterBuf<'_>) -> io::Result<()> {
         let session = &mut *self.session.borrow_mut();
@@ -108,7 +120,7 @@ impl FilterLayer for Tls {
         buf.with_read_buffers(|from, to| {
             let Some(from) = from else { return };
             if self.failure.get().is_some() {
-                return from.clear();
+                return self.throw_away(from);
             }
             match self.decrypt(from, to) {
                 Ok(false) => {}
@@ -116,8 +128,9 @@ impl FilterLayer for Tls {
                 Err(error) => {
                     tracing::debug!(%error, "TLS");
                     self.failure.set(Some(reason(&error)));
-                    from.clear();
-                    buf.io().close();
+                    self.throw_away(from);
+                    // Who still sends can read the alert before the socket goes.
+                    spawn(linger_and_close(buf.io().clone(), self.thrown.clone()));
                 }
             }
         });

@@ -9,6 +9,8 @@ use ntex::codec::Decoder;
 use ntex::io::IoBoxed;
 use ntex::util::BytesMut;
 
+use crate::front::linger::linger;
+
 /// Largest request, up to the empty line.
 const REQUEST_MAX: usize = 8 << 10;
 const HEADERS_MAX: usize = 64;
@@ -83,6 +85,7 @@ pub(super) async fn answer(io: &IoBoxed) -> Result<(), &'static str> {
         Ok(Some(Opening::Refuse(refusal))) => {
             // Whoever is gone by now is not told.
             drop(io.encode_slice(refusal.answer().as_bytes()));
+            linger(io).await;
             drop(io.shutdown().await);
             Err(refusal.reason)
         }

@@ -12,6 +12,8 @@ mod publish;
 mod resume;
 mod retain;
 mod share;
+mod standard;
+mod standard_run;
 mod store_model;
 mod subscribe;
 mod sys;

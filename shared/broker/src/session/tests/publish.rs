@@ -333,3 +333,29 @@ fn the_front_is_asked_to_pause_while_too_much_is_on_its_way() {
     world.settle();
     assert!(!world.core.wants_pause());
 }
+
+/// Nothing is published that nobody can name: names and filters have the same bound of levels.
+#[test]
+fn a_topic_of_more_levels_than_a_filter_may_have_is_refused() {
+    let mut world = World::new(edge());
+    let (new, _) = world.join(connect("new"));
+    let (old, _) = world.join(old_version(connect("old")));
+    let deep = |levels: usize| "/".repeat(levels - 1);
+    for conn in [new, old] {
+        assert_eq!(world.subscribe(conn, &deep(256), 0), [0]);
+    }
+    assert_eq!(world.subscribe(new, &deep(257), 0), [0x8f]);
+    world.publish(new, &deep(256), "reaches both", 0);
+    assert_eq!(world.payloads(new), ["reaches both"]);
+    assert_eq!(world.payloads(old), ["reaches both"]);
+    world.publish(new, &deep(257), "x", 0);
+    let one = world.publish(new, &deep(257), "x", 1);
+    let two = world.publish(new, &deep(257), "x", 2);
+    assert_eq!(world.take(new), [Out::PubAck(one, 0x90), Out::PubRec(two, 0x90)]);
+    world.publish(old, &deep(257), "x", 1);
+    assert_eq!(world.take(old), [Out::Closed(0x90)]);
+    let mut client = connect("willing");
+    client.will = Some(will(&deep(257), "x"));
+    let conn = world.connect_with(client);
+    assert!(matches!(world.take(conn)[..], [Out::ConnAck { reason: 0x90, .. }]));
+}

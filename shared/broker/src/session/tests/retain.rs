@@ -217,6 +217,46 @@ fn a_retained_message_in_flight_comes_again_although_it_was_replaced() {
     }
 }
 
+/// [MQTT5-4.4.0-1]: also where the subscription that it was sent for was replaced or is gone meanwhile.
+#[test]
+fn an_unacknowledged_retained_message_keeps_the_identifier_of_its_subscription() {
+    for replaced in [false, true] {
+        let mut world = World::new(edge());
+        let (publisher, _) = world.join(connect("publisher"));
+        world.retain(publisher, "log/a", "x", 1);
+        world.settle();
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe_with(reader, Some(9), vec![sub("log/#", 1)]);
+        let first = world.messages(reader);
+        if replaced {
+            let mut again = sub("log/#", 1);
+            again.retain_handling = 2;
+            world.subscribe_with(reader, None, vec![again]);
+        } else {
+            world.unsubscribe(reader, "log/#");
+        }
+        world.pass(std::time::Duration::from_secs(2));
+        world.settle();
+        world.crash();
+        let (reader, _) = world.join(persistent("reader"));
+        let dup = true;
+        assert_eq!(
+            world.messages(reader),
+            [Got {
+                dup,
+                ..first[0].clone()
+            }],
+            "replaced {replaced}"
+        );
+        world.puback(reader, first[0].packet_id.unwrap());
+        world.pass(std::time::Duration::from_secs(2));
+        world.settle();
+        let stored = world.stored(Space::Session);
+        let versions = stored.keys().filter(|key| key.starts_with('S')).count();
+        assert_eq!(versions, usize::from(replaced), "the old one goes then");
+    }
+}
+
 #[test]
 fn a_large_retained_store_is_read_in_pages() {
     let mut world = World::new(edge());
