@@ -7,7 +7,9 @@
 
 #[path = "../../../shared/store/tests/common/mod.rs"]
 mod common;
+mod nodes;
 mod store;
+mod world;
 
 use std::time::Instant;
 

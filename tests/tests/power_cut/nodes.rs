@@ -1,0 +1,158 @@
+//! The real edge and the real cloud lose power under load, each alone and both at once, in the middle of any operation, also while they open.
+//!
+//! In: a seed and a number of cuts. Out: after each cut the node opens by itself and says that nothing is missing; what was acknowledged
+//! arrives at readers of both nodes, once and in order; sessions and retained messages are there.
+
+use std::time::{Duration, Instant};
+
+use fellbeck_tests::mqtt::Version;
+use fellbeck_tests::{Device, DeviceBook, DevicePlan, Kind, wait};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::world::{Keeper, PowerWorld, Readers, rng};
+use crate::{Progress, cuts, seed, skipped, trigger};
+
+/// Cuts in the gate.
+const SHORT: u64 = 60;
+/// Cuts of one pair of nodes before a new one takes its place.
+const LIFE: u64 = 20;
+/// Operations on a disk before a cut, at most.
+const OPERATIONS: u64 = 400;
+/// Time for the load before a cut, whether or not the chosen operation has come.
+const LOAD_MAX: Duration = Duration::from_millis(700);
+/// Devices under load.
+const DEVICES: usize = 4;
+
+#[test]
+fn power_cuts_of_both_nodes_lose_nothing_and_double_nothing() {
+    if skipped() {
+        return;
+    }
+    let seed = seed("power cuts");
+    let total = cuts(SHORT);
+    let progress = Progress::new("power cuts", total);
+    let (mut done, mut acked) = (0, 0);
+    while done < total {
+        let seed = seed.wrapping_add(done / LIFE);
+        let cuts = LIFE.min(total - done);
+        acked += Life::start(seed).run(cuts);
+        done += cuts;
+        progress.tell(done, &format!("{acked} messages acknowledged, none lost, none doubled (seed {seed})"));
+    }
+}
+
+struct Life {
+    seed: u64,
+    rng: StdRng,
+    readers: Readers,
+    devices: Vec<Device>,
+    keeper: Keeper,
+    world: PowerWorld,
+}
+
+impl Life {
+    fn start(seed: u64) -> Self {
+        let mut rng = rng(seed);
+        let world = PowerWorld::start(&mut rng);
+        println!("seed {seed} in {}", world.path());
+        let readers = Readers::start(&world);
+        let size = [60, 400, 1500][rng.random_range(0..3)];
+        let plan = |n: usize| DevicePlan {
+            size,
+            ..DevicePlan::steady(&format!("dev-{n}"), Version::BOTH[n % 2], 1 + (n as u8 / 2) % 2)
+        };
+        let devices: Vec<Device> = (0..DEVICES)
+            .map(|n| Device::start(plan(n), world.edge.node.mqtt()))
+            .collect();
+        for device in &devices {
+            device.await_acked(1);
+        }
+        Self {
+            seed,
+            rng,
+            readers,
+            devices,
+            keeper: Keeper::new(),
+            world,
+        }
+    }
+
+    /// Returns the messages that were acknowledged.
+    fn run(mut self, cuts: u64) -> usize {
+        for cut in 0..cuts {
+            self.cut(cut);
+        }
+        let books: Vec<DeviceBook> = self.devices.into_iter().map(Device::settle).collect();
+        self.readers.check(&self.world, &books, self.keeper.writes);
+        books.iter().map(DeviceBook::acked_count).sum()
+    }
+
+    fn cut(&mut self, cut: u64) {
+        let kinds: &[Kind] = [&[Kind::Edge][..], &[Kind::Cloud], &[Kind::Edge, Kind::Cloud]][self.rng.random_range(0..3)];
+        for kind in kinds {
+            let trigger = trigger(OPERATIONS, &mut self.rng);
+            self.world.powered(*kind).disk.arm(trigger);
+        }
+        self.load(kinds);
+        let mut context = format!("FELLBECK_POWER_SEED={} cut {cut} {kinds:?}", self.seed);
+        self.lose_power(kinds, &mut context);
+        // What was acknowledged by now is acknowledged for ever.
+        let books: Vec<DeviceBook> = self.devices.iter().map(Device::book).collect();
+        if self.rng.random_bool(0.25) {
+            self.cut_while_opening(kinds, &mut context);
+        }
+        println!("{context}");
+        self.world.restart(kinds);
+        self.readers.await_all_acked(&books);
+        self.keeper.check(&self.world.edge.node, &context);
+        self.world.edge.assert_undamaged(&context);
+        self.world.cloud.assert_undamaged(&context);
+    }
+
+    /// Lets the load run until the power has gone somewhere.
+    fn load(&mut self, kinds: &[Kind]) {
+        let deadline = Instant::now() + LOAD_MAX;
+        while Instant::now() < deadline {
+            self.keeper.turn(&self.world.edge.node, Duration::from_millis(5));
+            if kinds.iter().any(|kind| self.world.powered(*kind).disk.await_cut(Duration::ZERO)) {
+                return;
+            }
+        }
+    }
+
+    fn lose_power(&mut self, kinds: &[Kind], context: &mut String) {
+        // At one moment, as one plug.
+        for kind in kinds {
+            self.world.powered(*kind).disk.fail();
+        }
+        if kinds.contains(&Kind::Cloud) {
+            self.world.link.aim(None);
+        }
+        for kind in kinds {
+            let powered = self.world.powered(*kind);
+            powered.lose_power();
+            let how = powered.regain_power(&mut self.rng);
+            context.push_str(&format!("; {kind:?}: {how}"));
+        }
+    }
+
+    fn cut_while_opening(&mut self, kinds: &[Kind], context: &mut String) {
+        context.push_str("; again while opening");
+        for kind in kinds {
+            let trigger = trigger(120, &mut self.rng);
+            let powered = self.world.powered(*kind);
+            powered.disk.arm(trigger);
+            powered.node.spawn();
+        }
+        let deadline = Instant::now() + Duration::from_millis(400);
+        for kind in kinds {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let powered = self.world.powered(*kind);
+            wait::until_true("the node opens or is cut", Duration::from_secs(5), || {
+                powered.disk.await_cut(left) || Instant::now() >= deadline
+            });
+        }
+        self.lose_power(kinds, context);
+    }
+}
