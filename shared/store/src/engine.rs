@@ -233,7 +233,8 @@ mod tests {
     fn a_segment_made_after_an_open_is_not_hidden_by_the_removal_of_an_earlier_one() {
         let dir = tempfile::tempdir().unwrap();
         let config = StoreConfig::edge(vec!["t".into()]);
-        let listed = |engine: &Engine| -> Vec<u64> { engine.segments().unwrap().into_iter().map(|(id, _)| id).collect() };
+        let listed =
+            |engine: &Engine| -> Vec<u64> { engine.segments().unwrap().into_iter().map(|(id, _)| id).collect() };
         for id in 0..4 {
             let engine = Engine::open(dir.path(), &config).unwrap();
             assert_eq!(listed(&engine), Vec::from_iter(0..id));
