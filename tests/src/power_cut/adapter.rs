@@ -55,9 +55,12 @@ impl Adapter {
             return answer(done, reply);
         }
         // Others go on meanwhile, as on a slow disk; the bytes are durable only at the end.
-        let switch = Self(Arc::clone(&self.0));
+        let (switch, starts) = (Self(Arc::clone(&self.0)), self.0.starts());
         thread::spawn(move || {
             thread::sleep(slow);
+            if switch.0.starts() != starts {
+                return reply.error(Errno::EIO);
+            }
             let done = switch.act((kind, what), ino, String::new(), |fs| fs.sync(ino.0));
             answer(done, reply);
         });
@@ -123,7 +126,9 @@ fn text(name: &OsStr) -> String {
 
 impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.look(parent, |fs| fs.lookup(parent.0, &text(name)).and_then(|ino| fs.attr(ino)));
+        let found = self.look(parent, |fs| {
+            fs.lookup(parent.0, &text(name)).and_then(|ino| fs.attr(ino))
+        });
         enter(found, reply);
     }
 
@@ -339,7 +344,9 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let detail = format!("{offset}+{}", data.len());
-        let done = self.act((OpKind::Write, "write"), ino, detail, |fs| fs.write(ino.0, offset, data));
+        let done = self.act((OpKind::Write, "write"), ino, detail, |fs| {
+            fs.write(ino.0, offset, data)
+        });
         match done {
             Ok(()) => reply.written(u32::try_from(data.len()).expect("the kernel writes at most 16 MiB at once")),
             Err(error) => reply.error(error),
@@ -394,7 +401,11 @@ impl Filesystem for Adapter {
         };
         let skip = usize::try_from(offset).unwrap_or(usize::MAX);
         for (at, (name, child, is_dir)) in listed.into_iter().enumerate().skip(skip) {
-            let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
+            let kind = if is_dir {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
+            };
             if reply.add(INodeNo(child), at as u64 + 1, kind, name) {
                 break;
             }

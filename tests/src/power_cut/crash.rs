@@ -262,7 +262,11 @@ fn touched(ops: &[DataOp], sector: u64, len: u64) -> Vec<u64> {
 }
 
 fn choose_state(lowest: usize, highest: usize, survivors: Survivors, rng: &mut StdRng) -> usize {
-    let share = if let Survivors::Any(share) = survivors { share } else { 0.5 };
+    let share = if let Survivors::Any(share) = survivors {
+        share
+    } else {
+        0.5
+    };
     if rng.random_bool(share) {
         highest
     } else {

@@ -109,6 +109,7 @@ impl PowerDisk {
             let mut state = self.switch.lock();
             let report = state.fs.cut(plan, &mut StdRng::seed_from_u64(seed));
             state.faults.mend();
+            state.fs.set_quota(None);
             self.restored = Some((state.fs.disk().clone(), report.clone(), trace));
             report
         };
@@ -131,6 +132,13 @@ impl PowerDisk {
     /// Bounds the bytes on the disk.
     pub fn set_quota(&self, quota: Option<u64>) {
         self.switch.lock().fs.set_quota(quota);
+    }
+
+    /// True when a quota leaves no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let state = self.switch.lock();
+        state.fs.quota().is_some_and(|quota| quota < state.fs.used() + 4096)
     }
 
     /// Bytes occupied.
@@ -180,6 +188,9 @@ impl Drop for PowerDisk {
 
 fn config() -> Config {
     let mut config = Config::default();
-    config.mount_options = vec![MountOption::FSName("fellbeck-power-cut".to_owned()), MountOption::NoAtime];
+    config.mount_options = vec![
+        MountOption::FSName("fellbeck-power-cut".to_owned()),
+        MountOption::NoAtime,
+    ];
     config
 }

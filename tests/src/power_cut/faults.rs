@@ -103,6 +103,11 @@ impl Faults {
         self.hits
     }
 
+    /// An operation failed for want of room.
+    pub(super) fn hit(&mut self) {
+        self.hits += 1;
+    }
+
     /// What an operation of `kind` on `title` fails with, if it does. Called once per operation.
     pub fn check(&mut self, kind: OpKind, title: &str) -> Option<FsError> {
         let error = self.decide(kind, title);

@@ -364,7 +364,14 @@ impl PendingFs {
         if missing > 0 && self.quota.is_some_and(|quota| self.used() + missing * 4096 > quota) {
             return Err(FsError::NoSpace);
         }
-        self.alter(ino, Data::Write { at, bytes: bytes.to_vec() }, |content| content.write(at, bytes))
+        self.alter(
+            ino,
+            Data::Write {
+                at,
+                bytes: bytes.to_vec(),
+            },
+            |content| content.write(at, bytes),
+        )
     }
 
     /// Cuts or grows a file. Growing takes no room.
@@ -439,7 +446,8 @@ impl PendingFs {
     pub fn sync_all(&mut self) {
         let inos: Vec<Ino> = self.data.keys().copied().collect();
         for ino in inos.into_iter().chain([ROOT]) {
-            self.sync(ino).expect("a file that is pending exists, and so does the root");
+            self.sync(ino)
+                .expect("a file that is pending exists, and so does the root");
         }
         let all = vec![true; self.names.len()];
         self.settle_names(&all);

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     trigger: Option<Trigger>,
     power: Power,
+    /// Times that the power came back.
+    starts: u64,
     trace: VecDeque<String>,
     counts: Counts,
     /// Decides what a sync that failed has written.
@@ -82,6 +84,7 @@ impl Switch {
                 faults: Faults::default(),
                 trigger: None,
                 power: Power::On,
+                starts: 0,
                 trace: VecDeque::new(),
                 counts: Counts::default(),
                 rng: StdRng::seed_from_u64(seed),
@@ -117,7 +120,13 @@ impl Switch {
                 }
                 Err(error)
             }
-            None => act(&mut state.fs),
+            None => {
+                let outcome = act(&mut state.fs);
+                if matches!(outcome, Err(FsError::NoSpace)) {
+                    state.faults.hit();
+                }
+                outcome
+            }
         };
         if op.kind.changes() {
             state.counts.changes += 1;
@@ -179,8 +188,14 @@ impl Switch {
     pub(super) fn on(&self) {
         let mut state = self.lock();
         state.power = Power::On;
+        state.starts += 1;
         state.trigger = None;
         state.trace.clear();
+    }
+
+    /// Tells one time under power from the next.
+    pub(super) fn starts(&self) -> u64 {
+        self.lock().starts
     }
 
     pub(super) fn counts(&self) -> Counts {

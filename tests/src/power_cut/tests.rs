@@ -95,13 +95,20 @@ fn sectors_are_kept_dropped_and_reordered_each_on_its_own() {
         fs.cut(&any(0.5), &mut rng(seed));
         let bytes = fs.now().bytes_at("a").unwrap();
         let sectors: Vec<u8> = bytes.chunks(512).map(|sector| sector[0]).collect();
-        assert!(bytes.chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+        assert!(
+            bytes
+                .chunks(512)
+                .all(|sector| sector.iter().all(|byte| *byte == sector[0]))
+        );
         hole += usize::from(sectors == [2, 1, 1, 3]);
         swapped += usize::from(sectors == [1, 1, 3, 3]);
         all += usize::from(sectors == [2, 2, 3, 3]);
         none += usize::from(sectors == [1, 1, 1, 1]);
     }
-    assert!(hole > 0 && swapped > 0 && all > 0 && none > 0, "{hole} {swapped} {all} {none}");
+    assert!(
+        hole > 0 && swapped > 0 && all > 0 && none > 0,
+        "{hole} {swapped} {all} {none}"
+    );
 }
 
 #[test]
@@ -140,7 +147,11 @@ fn with_a_journal_a_length_never_shows_bytes_that_were_not_written() {
         let plan = CutPlan::random(true, &mut rng);
         fs.cut(&plan, &mut rng);
         let bytes = fs.now().bytes_at("log").unwrap_or_default();
-        assert!(bytes.iter().all(|byte| *byte == 7), "seed {seed} {plan:?}: {}", bytes.len());
+        assert!(
+            bytes.iter().all(|byte| *byte == 7),
+            "seed {seed} {plan:?}: {}",
+            bytes.len()
+        );
     }
 }
 
@@ -213,7 +224,9 @@ fn act(fs: &mut PendingFs, rng: &mut StdRng) {
 
 fn shape(image: &Image) -> Vec<(String, Option<Vec<u8>>)> {
     let paths = image.paths().into_iter();
-    paths.map(|(path, ino)| (path, image.file(ino).map(super::Content::all))).collect()
+    paths
+        .map(|(path, ino)| (path, image.file(ino).map(super::Content::all)))
+        .collect()
 }
 
 #[test]

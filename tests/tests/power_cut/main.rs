@@ -7,6 +7,7 @@
 
 #[path = "../../../shared/store/tests/common/mod.rs"]
 mod common;
+mod failing;
 mod nodes;
 mod store;
 mod world;

@@ -38,7 +38,10 @@ fn power_cuts_of_both_nodes_lose_nothing_and_double_nothing() {
         let cuts = LIFE.min(total - done);
         acked += Life::start(seed).run(cuts);
         done += cuts;
-        progress.tell(done, &format!("{acked} messages acknowledged, none lost, none doubled (seed {seed})"));
+        progress.tell(
+            done,
+            &format!("{acked} messages acknowledged, none lost, none doubled (seed {seed})"),
+        );
     }
 }
 
@@ -89,10 +92,14 @@ impl Life {
     }
 
     fn cut(&mut self, cut: u64) {
-        let kinds: &[Kind] = [&[Kind::Edge][..], &[Kind::Cloud], &[Kind::Edge, Kind::Cloud]][self.rng.random_range(0..3)];
+        let kinds: &[Kind] =
+            [&[Kind::Edge][..], &[Kind::Cloud], &[Kind::Edge, Kind::Cloud]][self.rng.random_range(0..3)];
         for kind in kinds {
             let trigger = trigger(OPERATIONS, &mut self.rng);
-            self.world.powered(*kind).disk.arm(trigger);
+            let slow = [0, 0, 0, 2, 10][self.rng.random_range(0..5)];
+            let disk = &self.world.powered(*kind).disk;
+            disk.faults(|faults| faults.set_slow_sync(Duration::from_millis(slow)));
+            disk.arm(trigger);
         }
         self.load(kinds);
         let mut context = format!("FELLBECK_POWER_SEED={} cut {cut} {kinds:?}", self.seed);
@@ -115,7 +122,10 @@ impl Life {
         let deadline = Instant::now() + LOAD_MAX;
         while Instant::now() < deadline {
             self.keeper.turn(&self.world.edge.node, Duration::from_millis(5));
-            if kinds.iter().any(|kind| self.world.powered(*kind).disk.await_cut(Duration::ZERO)) {
+            if kinds
+                .iter()
+                .any(|kind| self.world.powered(*kind).disk.await_cut(Duration::ZERO))
+            {
                 return;
             }
         }

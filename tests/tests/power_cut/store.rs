@@ -133,7 +133,10 @@ fn check(node: &mut Node, edge: bool) -> u64 {
         assert!(bounds.first.0 <= bounds.acked.0 + 1, "{bounds:?}");
         let (records, gaps) = node.track_from(LANE, 1);
         assert_eq!(gaps, []);
-        assert!(records.into_iter().eq(expected.clone()), "a hole, a double or another order");
+        assert!(
+            records.into_iter().eq(expected.clone()),
+            "a hole, a double or another order"
+        );
     }
     let ends = format!("{end} {}", node.store.bounds(LOCAL).end);
     match put {
@@ -227,12 +230,18 @@ impl Life {
         let mut answered = 1;
         for cut in 0..cuts {
             let trigger = trigger(OPERATIONS, &mut self.rng);
-            let context = format!("FELLBECK_POWER_SEED={} cut {cut} journaled {} {trigger:?}", self.seed, self.journaled);
+            let context = format!(
+                "FELLBECK_POWER_SEED={} cut {cut} journaled {} {trigger:?}",
+                self.seed, self.journaled
+            );
             self.disk.arm(trigger);
             let (mut child, lines) = self.spawn();
             let cut_by_itself = self.disk.await_cut(WAIT_MAX);
             if !cut_by_itself && child.try_wait().unwrap().is_some() {
-                panic!("{context}: the child ended by itself: {:?}", lines.iter().collect::<Vec<_>>());
+                panic!(
+                    "{context}: the child ended by itself: {:?}",
+                    lines.iter().collect::<Vec<_>>()
+                );
             }
             self.disk.fail();
             child.kill().unwrap();
@@ -244,7 +253,10 @@ impl Life {
             for line in lines {
                 if let Some(end) = line.strip_prefix("opened ") {
                     let end: u64 = end.parse().unwrap();
-                    assert!(end >= answered, "{context}: {answered} was answered, the lane ends at {end}");
+                    assert!(
+                        end >= answered,
+                        "{context}: {answered} was answered, the lane ends at {end}"
+                    );
                     outcome.opens += 1;
                 } else if let Some(seq) = line.strip_prefix("durable ") {
                     answered = seq.parse().unwrap();
