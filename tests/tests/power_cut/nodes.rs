@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use fellbeck_tests::mqtt::Version;
-use fellbeck_tests::{Device, DeviceBook, DevicePlan, Kind, wait};
+use fellbeck_tests::power_cut::CutPlan;
+use fellbeck_tests::{Device, DeviceBook, DevicePlan, Kind, names, wait};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -43,6 +44,35 @@ fn power_cuts_of_both_nodes_lose_nothing_and_double_nothing() {
             &format!("{acked} messages acknowledged, none lost, none doubled (seed {seed})"),
         );
     }
+}
+
+/// A command that said that it was done has synced what it did, and so has the cloud that it spoke to.
+#[test]
+fn a_token_and_a_join_that_said_done_outlive_a_power_cut() {
+    if skipped() {
+        return;
+    }
+    let mut rng = rng(seed("join"));
+    let mut world = PowerWorld::prepare(&mut rng);
+    world.start_cloud();
+    let token = world.token();
+    let cut_cloud = |world: &mut PowerWorld| {
+        world.cloud.lose_power();
+        world.cloud.disk.restore(&CutPlan::lose_all(), 0);
+        world.start_cloud();
+    };
+    cut_cloud(&mut world);
+    fellbeck_tests::join(&world.edge.node, &token).assert_ok();
+    world.edge.disk.fail();
+    world.edge.disk.off();
+    world.edge.disk.restore(&CutPlan::lose_all(), 0);
+    cut_cloud(&mut world);
+    world.edge.node.start();
+    let device = Device::start(DevicePlan::burst("dev", Version::V5, 1, 20), world.edge.node.mqtt());
+    let book = device.finish();
+    world.await_drained();
+    let readers = world.cloud.node.metric(names::TRACK_END, names::DEFAULT_STREAM) as usize;
+    assert_eq!((book.acked_count(), readers), (20, 20));
 }
 
 struct Life {

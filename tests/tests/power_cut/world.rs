@@ -88,11 +88,16 @@ pub(crate) struct PowerWorld {
 impl PowerWorld {
     /// Starts and joins both nodes on empty disks.
     pub(crate) fn start(rng: &mut StdRng) -> Self {
-        Self::start_with(rng, |_, _| {})
+        let mut world = Self::prepare(rng);
+        world.start_cloud();
+        let token = world.token();
+        join(&world.edge.node, &token).assert_ok();
+        world.edge.node.start();
+        world
     }
 
-    /// The same; `configure` gets edge and cloud before their first start.
-    pub(crate) fn start_with(rng: &mut StdRng, configure: impl FnOnce(&mut Node, &mut Node)) -> Self {
+    /// Both nodes on empty disks; nothing runs yet.
+    pub(crate) fn prepare(rng: &mut StdRng) -> Self {
         let World {
             mut edge,
             mut cloud,
@@ -110,19 +115,18 @@ impl PowerWorld {
             edge.set("store.segment", "65536").set("store.grace", "0");
             cloud.set("store.segment", "262144");
         }
-        configure(&mut edge, &mut cloud);
         let (edge, cloud) = (Powered::new(edge, rng), Powered::new(cloud, rng));
-        let mut world = Self {
+        Self {
             edge,
             cloud,
             link,
             site,
-        };
-        world.start_cloud();
-        let token = token(&world.cloud.node, "gate-1", Some(world.link.address()));
-        join(&world.edge.node, &token).assert_ok();
-        world.edge.node.start();
-        world
+        }
+    }
+
+    /// A token for the edge.
+    pub(crate) fn token(&self) -> String {
+        token(&self.cloud.node, "gate-1", Some(self.link.address()))
     }
 
     pub(crate) fn start_cloud(&mut self) {
