@@ -9,12 +9,12 @@ use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 use fellbeck_ops::config::{ByteSize, ConfigError, HostPorts, Listen, ranged};
 use fellbeck_ops::identity::CaFiles;
 use fellbeck_ops::logging::LogConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::routing::{DEFAULT_STREAM, GAPS_STREAM};
 
 /// All settings of a cloud node.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CloudConfig {
     /// Directory that holds everything the node keeps. Required by all but `check`.
@@ -67,7 +67,7 @@ impl Default for CloudConfig {
 }
 
 /// `[link]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LinkConfig {
     /// Address (UDP) on which edges link and join.
@@ -107,7 +107,7 @@ impl Default for LinkConfig {
 }
 
 /// `[kafka]`
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize, Serialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct KafkaConfig {
     /// Address of the Kafka listener; `""` (the default) is off.
@@ -115,7 +115,7 @@ pub(crate) struct KafkaConfig {
 }
 
 /// `[store]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreSettings {
     /// Bytes of log that are kept; the oldest segments go first. 0: no bound.
@@ -143,7 +143,7 @@ impl Default for StoreSettings {
 }
 
 /// One `[[stream]]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StreamConfig {
     /// Name: 1 to 200 of `a-z A-Z 0-9 . _ -`.

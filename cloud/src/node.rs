@@ -3,7 +3,7 @@
 //! Start: identity, store, broker, link, HTTP, ready file. Stop: links end and their commits become durable, MQTT drains, the store
 //! closes. Whatever part fails first ends the node with its reason; what was acknowledged is durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
-use fellbeck_node::{BrokerParts, NodeError, block_on, join_all, refresh, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_node::{
+    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
+    wait,
+};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::CloudIdentity;
@@ -26,7 +29,7 @@ use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
 use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
-use crate::status::status;
+use crate::status::{status, sys_values};
 use crate::token::remember_link_address;
 
 /// Runs the node until a signal or a failure.
@@ -60,12 +63,10 @@ async fn serve(
     let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), clock.wall())
         .map_err(|error| NodeError::Identity(error.to_string()))?;
     let streams = streams(config, store)?;
-    let parts = broker_parts(config, streams.clone());
-    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
-        places: places(streams, store),
+        places: places(streams.clone(), store),
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
@@ -75,18 +76,15 @@ async fn serve(
         failed: watch::Sender::new(None),
         noise: Default::default(),
     });
+    let parts = broker_parts(config, streams, &link);
+    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
     let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
 
-    let mqtt_address = mqtt.as_ref().map(|server| server.addresses()[0]);
     let http_address = http.as_ref().map(|(address, _)| *address);
-    let addresses = [("link", link_address), ("mqtt", mqtt_address), ("http", http_address)];
-    let listeners: BTreeMap<String, String> = addresses
-        .into_iter()
-        .filter_map(|(name, address)| address.map(|address| (name.to_owned(), address.to_string())))
-        .collect();
+    let listeners = listeners(mqtt.as_ref(), &[("link", link_address), ("http", http_address)]);
     ready_file.write(&listeners)?;
     tracing::info!(?listeners, "ready");
 
@@ -160,7 +158,8 @@ fn tell(report: &OpenReport) {
     }
 }
 
-fn broker_parts(config: &CloudConfig, streams: Streams) -> BrokerParts {
+fn broker_parts(config: &CloudConfig, streams: Streams, link: &Arc<LinkParts>) -> BrokerParts {
+    let link = link.clone();
     let limits = CoreLimits {
         live_window_bytes: config.store.tail.0,
         ..CoreLimits::default()
@@ -171,9 +170,11 @@ fn broker_parts(config: &CloudConfig, streams: Streams) -> BrokerParts {
         limits,
     };
     BrokerParts {
+        ports: DefaultPorts { ws: 8084, tls: 8884 },
         name: "cloud".into(),
         route: Box::new(move || Box::new(streams) as Box<dyn Route>),
         core,
+        status: Box::new(move |_| sys_values(&link)),
     }
 }
 

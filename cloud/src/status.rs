@@ -1,4 +1,4 @@
-//! The JSON of `/api/v1/status`.
+//! The JSON of `/api/v1/status`, and the values of the cloud below `$SYS/fellbeck/`.
 //!
 //! In: the store's counts and the links. Out: one object. `log.records` counts what was ever appended to the streams.
 
@@ -28,6 +28,16 @@ pub(crate) fn status(link: &LinkParts) -> Value {
         },
         "partitions": stats.tracks.iter().map(partition).collect::<Vec<_>>(),
     })
+}
+
+/// Topics below `$SYS/fellbeck/` and their values.
+pub(crate) fn sys_values(link: &LinkParts) -> Vec<(String, String)> {
+    let edges = link.live.load(std::sync::atomic::Ordering::Relaxed);
+    let values = [
+        ("node/kind", "cloud".to_owned()),
+        ("edges/connected", edges.to_string()),
+    ];
+    values.map(|(topic, value)| (topic.to_owned(), value)).into()
 }
 
 /// Records ever appended to the streams; a declared gap is not one of them.

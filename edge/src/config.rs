@@ -8,10 +8,10 @@ use fellbeck_core::limits::PACKET_MAX_EDGE;
 use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 use fellbeck_ops::config::{ByteSize, ConfigError, HostPorts, Listen, ranged};
 use fellbeck_ops::logging::LogConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// All settings of an edge node.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EdgeConfig {
     /// Directory that holds everything the node keeps. Required by all but `check`.
@@ -54,7 +54,7 @@ impl Default for EdgeConfig {
 }
 
 /// `[uplink]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UplinkConfig {
     /// Cloud nodes, `host:port`, tried in order. Empty: the addresses of the join token are used.
@@ -88,7 +88,7 @@ impl Default for UplinkConfig {
 }
 
 /// `[store]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreSettings {
     /// Flash that the buffer may use. At 85 % publishers are held back.
@@ -116,7 +116,7 @@ impl Default for StoreSettings {
 }
 
 /// One `[[forward]]` rule.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ForwardRule {
     /// Topics that the rule takes.
@@ -134,7 +134,7 @@ fn default_lane() -> String {
 }
 
 /// When a message of a lane counts as stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
     /// On flash, synced, before the acknowledgement.

@@ -3,14 +3,16 @@
 //! Start: store, broker, HTTP, uplink, ready file. Stop: MQTT drains and commits, the uplink leaves, the store closes.
 //! Whatever part fails first ends the node with its reason; what was acknowledged is durable.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
-use fellbeck_node::{BrokerParts, NodeError, block_on, join_all, refresh, start_http, start_mqtt, stop_mqtt, wait};
+use fellbeck_node::{
+    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
+    wait,
+};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::EdgeKeys;
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::config::{Durability, EdgeConfig};
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
-use crate::status::status;
+use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
 use crate::uplink::lanes::Lanes;
 use crate::uplink::state::UplinkState;
@@ -60,13 +62,9 @@ async fn serve(
     let mut signals = Signals::install().map_err(NodeError::Runtime)?;
     let clock = NodeClock::start();
     let name = node_name(data_dir);
-    let mqtt = start_mqtt(
-        &config.mqtt,
-        &config.session,
-        broker_parts(config, &name, store)?,
-        store,
-    )?;
     let uplink_state = Arc::new(UplinkState::new());
+    let broker = broker_parts(config, &name, store, &uplink_state)?;
+    let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
     let parts = http_parts(&name, store, &uplink_state, metrics.clone());
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
@@ -82,14 +80,8 @@ async fn serve(
     let broken = failed.subscribe();
     let uplink = tokio::spawn(watched(uplink.run(leaving), failed));
 
-    let addresses = [
-        ("mqtt", mqtt.as_ref().map(|server| server.addresses()[0])),
-        ("http", http.as_ref().map(|(address, _)| *address)),
-    ];
-    let listeners: BTreeMap<String, String> = addresses
-        .into_iter()
-        .filter_map(|(name, address)| address.map(|address| (name.to_owned(), address.to_string())))
-        .collect();
+    let http_address = http.as_ref().map(|(address, _)| *address);
+    let listeners = listeners(mqtt.as_ref(), &[("http", http_address)]);
     ready_file.write(&listeners)?;
     tracing::info!(?listeners, name, "ready");
 
@@ -157,17 +149,28 @@ fn tell(report: &OpenReport) {
     }
 }
 
-fn broker_parts(config: &EdgeConfig, name: &str, store: &Store) -> Result<BrokerParts, NodeError> {
+fn broker_parts(
+    config: &EdgeConfig,
+    name: &str,
+    store: &Store,
+    uplink: &Arc<UplinkState>,
+) -> Result<BrokerParts, NodeError> {
+    let uplink = uplink.clone();
     let rules = rules(config, store)?;
     let core = CoreConfig {
         mode: Mode::ImmediateForClean,
         local_track: store.track(&track_name(LOCAL_LANE)),
-        limits: CoreLimits::default(),
+        limits: CoreLimits {
+            live_window_bytes: config.store.tail.0,
+            ..CoreLimits::default()
+        },
     };
     Ok(BrokerParts {
+        ports: DefaultPorts { ws: 8083, tls: 8883 },
         name: name.to_owned(),
         route: Box::new(move || Box::new(rules) as Box<dyn Route>),
         core,
+        status: Box::new(move |stats| sys_values(stats, &uplink)),
     })
 }
 

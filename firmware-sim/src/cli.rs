@@ -13,13 +13,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::bench::suite;
+use crate::bench::{sessions, suite};
 use crate::demo::{self, DemoPlan};
 use crate::node::{self, Programs};
 use crate::qos::Qos;
 use crate::scenario;
 
-use bench::{BenchArgs, BenchPubArgs, BenchSubArgs};
+use bench::{BenchArgs, BenchPubArgs, BenchSessionsArgs, BenchSubArgs};
 use fleet::{CheckArgs, RunArgs};
 
 #[derive(Parser)]
@@ -47,6 +47,8 @@ enum Command {
     BenchSub(BenchSubArgs),
     /// Compare Fellbeck with mosquitto; prints a markdown table
     Bench(BenchArgs),
+    /// Compare the memory that idle connections and absent sessions take; prints a markdown table
+    BenchSessions(BenchSessionsArgs),
 }
 
 #[derive(Args)]
@@ -116,6 +118,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => verdict(runtime.block_on(demo::run(args.plan()))),
         Command::BenchPub(args) => verdict(runtime.block_on(args.run())),
         Command::BenchSub(args) => verdict(runtime.block_on(args.run())),
+        Command::BenchSessions(args) => verdict(runtime.block_on(sessions::run(&args.plan()))),
         Command::Bench(args) => {
             let strict = args.strict;
             verdict(runtime.block_on(suite::run(&args.plan())).map(|met| met || !strict))

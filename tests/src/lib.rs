@@ -27,6 +27,7 @@ mod site;
 mod stamp;
 pub mod wait;
 mod world;
+pub mod ws;
 
 pub use address::Address;
 pub use command::{Finished, binary, run_to_end};

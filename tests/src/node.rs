@@ -53,6 +53,12 @@ impl Kind {
 pub struct Ready {
     /// MQTT listener.
     pub mqtt: SocketAddr,
+    /// MQTT over TLS; `None` when there is no certificate.
+    pub mqtt_tls: Option<SocketAddr>,
+    /// MQTT over WebSocket; `None` when it is turned off.
+    pub mqtt_ws: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS; `None` unless it is turned on.
+    pub mqtt_wss: Option<SocketAddr>,
     /// HTTP listener; `None` when it is turned off.
     pub http: Option<SocketAddr>,
     /// Link listener (cloud only).
@@ -111,6 +117,12 @@ impl Node {
     pub fn omit_run(&mut self) -> &mut Self {
         self.subcommand = None;
         self
+    }
+
+    /// Which binary it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Data directory.
@@ -412,6 +424,9 @@ fn read_ready(file: &Path) -> Option<Ready> {
     let need = |key: &str| address(key).unwrap_or_else(|| panic!("the ready file has no address {key:?}: {body}"));
     Some(Ready {
         mqtt: need("mqtt"),
+        mqtt_tls: address("mqtt_tls"),
+        mqtt_ws: address("mqtt_ws"),
+        mqtt_wss: address("mqtt_wss"),
         http: address("http"),
         link: address("link"),
     })

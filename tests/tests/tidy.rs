@@ -47,7 +47,8 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
             if name != "target" && name != ".git" {
                 walk(&path, found);
             }
-        } else {
+        } else if name != ".git" {
+            // In a linked work tree it is a file.
             found.push(path);
         }
     }
@@ -148,7 +149,15 @@ fn no_leftovers_of_work_remain() {
         ["#[ig", "nore"],
     ]
     .map(|mark| mark.concat());
-    let broken = |_: &str, line: &str| marks.iter().find(|mark| line.contains(mark.as_str())).cloned();
+    // A clause test may wait for the mending of a numbered bug; `conformance` counts those and allows ever fewer.
+    let waits = ["#[ig", "nore = \"B"].concat();
+    let broken = |name: &str, line: &str| {
+        let open_bug = name.starts_with("tests/tests/mqtt/") && line.trim_start().starts_with(&waits);
+        marks
+            .iter()
+            .find(|mark| !open_bug && line.contains(mark.as_str()))
+            .cloned()
+    };
     assert_none("leftovers", &lines_where(&sources(), broken));
     let unnumbered = ["TO", "DO"].concat();
     let broken = |_: &str, line: &str| (line.contains(&unnumbered) && !line.contains('#')).then(|| unnumbered.clone());

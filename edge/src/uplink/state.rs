@@ -30,6 +30,22 @@ pub(crate) enum LinkState {
     },
 }
 
+impl LinkState {
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected { .. })
+    }
+
+    /// The word for it on the status page too.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::NotJoined => "not_joined",
+            Self::Connecting { .. } => "connecting",
+            Self::Connected { .. } => "connected",
+            Self::Waiting { .. } => "waiting",
+        }
+    }
+}
+
 /// Shared state of the uplink.
 #[derive(Debug)]
 pub(crate) struct UplinkState {
@@ -55,7 +71,7 @@ impl UplinkState {
     }
 
     pub(crate) fn set(&self, link: LinkState) {
-        let connected = matches!(link, LinkState::Connected { .. });
+        let connected = link.is_connected();
         metrics::gauge!("fellbeck_link_connected").set(f64::from(u8::from(connected)));
         self.lock().link = link;
     }
@@ -89,6 +105,11 @@ impl UplinkState {
             tracing::warn!(reason, "no link to the cloud");
             inner.last_error = Some(reason.to_owned());
         }
+    }
+
+    /// What the link does at this moment.
+    pub(crate) fn link(&self) -> LinkState {
+        self.lock().link.clone()
     }
 
     pub(crate) fn to_json(&self) -> serde_json::Value {

@@ -10,5 +10,6 @@ mod path;
 pub mod publisher;
 mod report;
 mod rig;
+pub mod sessions;
 pub mod subscriber;
 pub mod suite;

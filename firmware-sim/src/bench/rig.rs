@@ -8,7 +8,14 @@ use crate::node::{Node, NodeError, NodeSpec, Programs, Tier};
 
 /// An edge that has joined no cloud: it serves devices all the same.
 pub(super) async fn edge_alone(programs: &Programs, folder: &Path) -> Result<Node, NodeError> {
-    edge_spec(programs, folder).start().await
+    edge_alone_with(programs, folder, &[]).await
+}
+
+/// The same with more settings, each as `key=value`.
+pub(super) async fn edge_alone_with(programs: &Programs, folder: &Path, settings: &[&str]) -> Result<Node, NodeError> {
+    let mut spec = edge_spec(programs, folder);
+    spec.settings.extend(settings.iter().map(ToString::to_string));
+    spec.start().await
 }
 
 /// A cloud and an edge that has joined it.

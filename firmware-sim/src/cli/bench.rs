@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{BrokerArgs, ProgramArgs, qos, seconds};
 use crate::bench::publisher::{self, PubPlan, Until};
+use crate::bench::sessions::SessionsPlan;
 use crate::bench::subscriber::{self, SubPlan};
 use crate::bench::suite::BenchPlan;
 use crate::raw::RawError;
@@ -98,6 +99,27 @@ pub(super) struct BenchArgs {
     pub(super) strict: bool,
 }
 
+#[derive(Args)]
+pub(super) struct BenchSessionsArgs {
+    #[command(flatten)]
+    programs: ProgramArgs,
+    /// Idle connections
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+    /// Persistent sessions that go away
+    #[arg(long, default_value_t = 1000)]
+    sessions: usize,
+    /// Messages queued for each of them
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(..=60_000))]
+    queued: u16,
+    /// Payload bytes
+    #[arg(long, default_value_t = 100)]
+    size: usize,
+    /// Folder for data directories
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
 impl BenchPubArgs {
     pub(super) async fn run(self) -> Result<bool, RawError> {
         let (host, port) = self.broker.broker;
@@ -155,6 +177,19 @@ impl BenchArgs {
             window: self.window,
             size: self.size,
             more: self.more,
+            folder: self.dir,
+            programs: self.programs.programs(),
+        }
+    }
+}
+
+impl BenchSessionsArgs {
+    pub(super) fn plan(self) -> SessionsPlan {
+        SessionsPlan {
+            idle: self.idle,
+            sessions: self.sessions,
+            queued: usize::from(self.queued),
+            size: self.size,
             folder: self.dir,
             programs: self.programs.programs(),
         }

@@ -7,4 +7,5 @@
 
 pub mod front;
 pub mod session;
+mod tally;
 pub mod wire;

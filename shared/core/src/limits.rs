@@ -6,8 +6,9 @@
 /// Longest topic name and topic filter in bytes: an MQTT string. [MQTT5-4.7.3-3]
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 
-/// Most levels of a topic filter. The standard knows no such bound; it keeps the walk through the trie shallow.
-pub const TOPIC_LEVELS_MAX: usize = 200;
+/// Most levels of a topic filter, and of a topic name that a client publishes to, so that nothing is published that nobody can name.
+/// The standard knows no such bound; it keeps the walk through the trie shallow.
+pub const TOPIC_LEVELS_MAX: usize = 256;
 
 /// Default of the largest MQTT packet that an edge accepts.
 pub const PACKET_MAX_EDGE: usize = 2 << 20;

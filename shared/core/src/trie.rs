@@ -95,6 +95,12 @@ impl<V> Trie<V> {
         self.len == 0
     }
 
+    /// True when there is a filter whose first level is `level`, as text: a wildcard there does not count.
+    #[must_use]
+    pub fn has_first_level(&self, level: &str) -> bool {
+        self.find_literal(ROOT, level) != NONE
+    }
+
     /// Calls `visit` for each value whose filter matches the topic name `topic`. The order is not promised.
     pub fn matches<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a V)) {
         if !is_reserved(topic) {

@@ -16,7 +16,14 @@ pub async fn start_http(
     parts: HttpParts,
     shutdown: &Shutdown,
 ) -> Result<Option<(SocketAddr, JoinHandle<()>)>, NodeError> {
-    let Some(address) = resolve("http", &config.listen, &config.unauthenticated_public)? else {
+    let Some(address) = resolve(
+        "http",
+        "http.listen",
+        &config.listen,
+        &config.unauthenticated_public,
+        false,
+    )?
+    else {
         return Ok(None);
     };
     let server = HttpServer::bind("http.listen", address).await?;

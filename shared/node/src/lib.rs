@@ -19,6 +19,6 @@ pub use config::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 pub use error::NodeError;
 pub use gauges::refresh;
 pub use http::start_http;
-pub use mqtt::{BrokerParts, start_mqtt, stop_mqtt};
+pub use mqtt::{BrokerParts, DefaultPorts, listeners, start_mqtt, stop_mqtt};
 pub use runtime::block_on;
 pub use stop::{join_all, wait};

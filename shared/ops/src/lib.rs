@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod readiness;
 pub mod ready;
 pub mod shutdown;
+pub mod tls;
 pub mod udp;
 
 pub use cli::NodeArgs;

@@ -10,6 +10,7 @@ mod block;
 mod chain;
 mod frames;
 mod kafka;
+mod mqtt;
 mod node;
 mod properties;
 mod receiver;
@@ -22,13 +23,16 @@ pub use node::{NEWEST, Node};
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target by its name: that of its file in `tests/fuzz/fuzz_targets` and of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 11] = [
+pub const TARGETS: [(&str, Body); 14] = [
     ("incarnation_chain", chain::incarnation_chain),
     ("kafka_batch", kafka::kafka_batch),
     ("link_control_frame", frames::link_control_frame),
     ("link_frame_decoder", frames::link_frame_decoder),
     ("link_lane_frame", frames::link_lane_frame),
     ("link_receiver", receiver::link_receiver),
+    ("mqtt_connect", mqtt::mqtt_connect),
+    ("mqtt_control", mqtt::mqtt_control),
+    ("mqtt_publish", mqtt::mqtt_publish),
     ("properties", properties::properties),
     ("record_batch", batch::record_batch),
     ("record_block", block::record_block),

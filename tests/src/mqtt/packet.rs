@@ -94,6 +94,57 @@ pub struct Publish {
     pub properties: Vec<u8>,
 }
 
+impl Publish {
+    /// A message at QoS 0, not retained.
+    #[must_use]
+    pub fn new(topic: &str, payload: impl AsRef<[u8]>) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            payload: payload.as_ref().to_vec(),
+            qos: 0,
+            retain: false,
+            dup: false,
+            id: 0,
+            properties: Vec::new(),
+        }
+    }
+
+    /// Sets the QoS.
+    #[must_use]
+    pub fn qos(mut self, qos: u8) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// Sets the Packet Identifier.
+    #[must_use]
+    pub fn id(mut self, id: u16) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets RETAIN.
+    #[must_use]
+    pub fn retain(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+
+    /// Sets DUP.
+    #[must_use]
+    pub fn dup(mut self) -> Self {
+        self.dup = true;
+        self
+    }
+
+    /// Adds a property (5.0 only).
+    #[must_use]
+    pub fn property(mut self, property: impl AsRef<[u8]>) -> Self {
+        self.properties.extend_from_slice(property.as_ref());
+        self
+    }
+}
+
 /// The four acknowledgements, by packet type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -52,6 +52,8 @@ fn check_names_field_value_and_range_of_a_bad_setting() {
         check(kind, &["--set", "mqtt.listen=\"nonsense\""], &[]).assert_refused(&["mqtt.listen", "nonsense"]);
         check(kind, &["--set", "mqtt.receive_maximum=\"many\""], &[]).assert_refused(&["mqtt.receive_maximum", "many"]);
         check(kind, &["--set", "mqtt.receive_maximum=0"], &[]).assert_refused(&["mqtt.receive_maximum", "0", "65535"]);
+        let sys = check(kind, &["--set", "mqtt.sys_interval_secs=86401"], &[]);
+        sys.assert_refused(&["mqtt.sys_interval_secs", "86401", "0"]);
         check(kind, &["--set", "no equals sign"], &[]).assert_refused(&["--set"]);
     }
 }

@@ -17,3 +17,5 @@ mod offline;
 mod quota;
 mod restored;
 mod shutdown;
+mod sys;
+mod transports;

@@ -1,26 +1,28 @@
 //! Accepts sockets on the broker thread and gives each to ntex-mqtt, with our handshake and middleware.
 //!
-//! In: listeners. Out: one task per connection. Bounded: beyond `connections_max` a socket is closed at once; a socket without
-//! a whole CONNECT in time is closed. ntex's own server is not used: it would put the connections on a thread of their own.
+//! In: listeners. Out: one task per connection. Bounded: beyond `connections_max` a socket is closed at once; beyond the rate it
+//! waits in the backlog; one without a whole CONNECT in time, whatever its transport needs first, is closed. ntex's own server is not used: it would put the connections on a thread of their own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ntex::io::{Io, IoConfig};
+use ntex::io::{IoBoxed, IoConfig};
 use ntex::rt::{JoinHandle, from_tcp_stream, spawn};
 use ntex::service::cfg::SharedCfg;
 use ntex::service::{Pipeline, Service, ServiceFactory, fn_factory_with_config, fn_service};
 use ntex::time::Seconds;
 use ntex_mqtt::error::{DecodeError, ProtocolError};
 use ntex_mqtt::{Control, HandshakeError, MqttError, MqttServer, MqttServiceConfig, QoS, Reason, v3, v5};
+use tokio::time::{Instant, timeout_at};
 
 use super::broker::Broker;
 use super::counters;
 use super::frames::Fault;
 use super::handshake::{State, Unanswered, connect_v3, connect_v5};
 use super::middleware::TakeAll;
-use super::preface::{Preface, PrefaceCodec};
+use super::transport::{AcceptRate, Layers, Listening, Transport, open};
+use super::welcome::welcome;
 
 /// Accepting ends when this is dropped.
 pub(super) struct Accepting(Vec<Option<JoinHandle<()>>>);
@@ -33,24 +35,37 @@ impl Drop for Accepting {
     }
 }
 
-pub(super) async fn start(broker: &Rc<Broker>, listeners: Vec<TcpListener>) -> std::io::Result<Accepting> {
+pub(super) async fn start(broker: &Rc<Broker>, listeners: Vec<Listening>) -> std::io::Result<Accepting> {
     let cfg = shared_cfg(broker);
     let service = mqtt(broker)
         .create(cfg.clone())
         .await
         .map_err(|_| std::io::Error::other("MQTT service"))?;
-    let pipeline = Pipeline::new(service);
+    let door = Rc::new(Door {
+        broker: broker.clone(),
+        mqtt: Pipeline::new(service),
+        cfg,
+        layers: Layers {
+            tls: broker.config.tls.clone(),
+            frame_max: broker.config.frame_max(),
+        },
+        rate: AcceptRate::new(broker.config.connect_rate, broker.config.connect_burst),
+    });
     let mut tasks = Vec::new();
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.push(Some(spawn(accept(
-            broker.clone(),
-            listener,
-            pipeline.clone(),
-            cfg.clone(),
-        ))));
+    for Listening { transport, socket } in listeners {
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        tasks.push(Some(spawn(accept(door.clone(), listener, transport))));
     }
     Ok(Accepting(tasks))
+}
+
+/// What all listeners share.
+struct Door<S> {
+    broker: Rc<Broker>,
+    mqtt: Pipeline<S>,
+    cfg: SharedCfg,
+    layers: Layers,
+    rate: AcceptRate,
 }
 
 fn shared_cfg(broker: &Broker) -> SharedCfg {
@@ -76,20 +91,23 @@ const BUFFERS_KEPT: usize = 64;
 /// Wait after the system refused a socket (out of file descriptors, mostly).
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-async fn accept<S>(broker: Rc<Broker>, listener: tokio::net::TcpListener, mqtt: Pipeline<S>, cfg: SharedCfg)
+async fn accept<S>(door: Rc<Door<S>>, listener: tokio::net::TcpListener, transport: Transport)
 where
-    S: Service<Io, Response = (), Error = MqttError<Unanswered>> + 'static,
+    S: Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
 {
+    let broker = &door.broker;
     loop {
-        match listener.accept().await {
+        door.rate.ready().await;
+        let accepted = listener.accept().await;
+        door.rate.take();
+        match accepted {
             Ok((stream, _)) if broker.sockets.get() >= broker.config.connections_max => {
                 counters::rejected("too_many_connections");
                 drop(stream);
             }
             Ok((stream, _)) => {
                 let socket = Socket::new(broker.clone());
-                let stream = stream.into_std();
-                spawn(serve(socket, stream, mqtt.clone(), cfg.clone()));
+                spawn(admit(socket, stream.into_std(), transport, door.clone()));
             }
             Err(error) => {
                 counters::rejected("accept_error");
@@ -100,12 +118,35 @@ where
     }
 }
 
+/// Brings a socket to where MQTT begins, and serves it.
+async fn admit<S>(socket: Socket, stream: std::io::Result<TcpStream>, transport: Transport, door: Rc<Door<S>>)
+where
+    S: Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
+{
+    let Ok(io) = stream.and_then(|stream| from_tcp_stream(stream, door.cfg.clone())) else {
+        counters::rejected("socket_error");
+        return;
+    };
+    let deadline = Instant::now() + door.broker.config.first_packet_timeout;
+    let opened = tokio::select! {
+        biased;
+        opened = timeout_at(deadline, open(io, transport, &door.layers)) => opened,
+        () = door.broker.until_closing() => return counters::rejected("shutting_down"),
+    };
+    match opened {
+        Ok(Ok(io)) => serve(socket, io, deadline, &door.mqtt).await,
+        Ok(Err(reason)) => counters::rejected(reason),
+        Err(_) => counters::rejected("first_packet_timeout"),
+    }
+}
+
 /// Counts an accepted socket until its task ends.
 struct Socket(Rc<Broker>);
 
 impl Socket {
     fn new(broker: Rc<Broker>) -> Self {
         broker.sockets.set(broker.sockets.get() + 1);
+        broker.traffic.sockets.increment(1);
         Self(broker)
     }
 }
@@ -116,47 +157,25 @@ impl Drop for Socket {
     }
 }
 
-async fn serve<S>(socket: Socket, stream: std::io::Result<TcpStream>, mqtt: Pipeline<S>, cfg: SharedCfg)
+async fn serve<S>(socket: Socket, io: IoBoxed, deadline: Instant, mqtt: &Pipeline<S>)
 where
-    S: Service<Io, Response = (), Error = MqttError<Unanswered>> + 'static,
+    S: Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
 {
-    let Ok(io) = stream.and_then(|stream| from_tcp_stream(stream, cfg)) else {
-        counters::rejected("socket_error");
-        return;
-    };
-    let broker = &socket.0;
-    let codec = PrefaceCodec {
-        packet_max: broker.config.packet_max,
-    };
-    let preface = tokio::select! {
-        biased;
-        preface = tokio::time::timeout(broker.config.first_packet_timeout, io.recv(&codec)) => preface,
-        // A shutdown does not wait for who has said nothing yet.
-        () = broker.until_closing() => return counters::rejected("shutting_down"),
-    };
-    match preface {
-        Ok(Ok(Some(Preface::Connect))) => {
-            if let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await {
-                counters::rejected("malformed_connect");
-            }
-        }
-        Ok(Ok(Some(Preface::Refuse { answer, reason }))) => {
-            counters::rejected(reason);
-            drop(io.encode_slice(answer));
-            drop(io.shutdown().await);
-        }
-        Ok(_) => counters::rejected("closed_before_connect"),
-        Err(_) => counters::rejected("first_packet_timeout"),
+    // The ticket lives as long as the call, which needs it at its beginning.
+    if let Some(_ticket) = welcome(&socket.0, &io, deadline).await
+        && let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await
+    {
+        counters::rejected("handshake");
     }
 }
 
 fn mqtt(
     broker: &Rc<Broker>,
 ) -> impl ServiceFactory<
-    Io,
+    IoBoxed,
     SharedCfg,
     Response = (),
-    Service = impl Service<Io, Response = (), Error = MqttError<Unanswered>> + 'static,
+    Service = impl Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
 > {
     let (for_v3, for_v5) = (broker.clone(), broker.clone());
     let v3 = v3::MqttServer::new(async move |handshake: v3::Handshake| connect_v3(for_v3.clone(), handshake).await)

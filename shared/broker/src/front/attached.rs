@@ -1,15 +1,15 @@
 //! A connection together with the broker, as the services of ntex-mqtt hold it; dropped when the last of them ends.
 //!
-//! In: what the dispatcher asks (may it read on?). Out: faults and the end of the socket, to the broker. The drop is the one
-//! place where the end of a socket is noticed, whatever ended it: the peer, an error, or a panic in a decoder.
+//! In: control packets, faults. Out: calls on the broker. The drop is the one place where the end of a socket is noticed, whatever
+//! ended it: the peer, an error, or a panic in a decoder. What is read from the socket is in [`intake`](super::intake).
 
 use std::rc::Rc;
-use std::task::Poll;
 
 use super::broker::Broker;
-use super::connection::{Connection, Held, Phase};
+use super::connection::{Connection, Phase};
 use super::frames::Fault;
-use crate::wire::{PublishIn, Subscribe, Unsubscribe};
+use crate::session::is_status_filter;
+use crate::wire::{Subscribe, Unsubscribe};
 
 pub(super) struct Attached {
     broker: Rc<Broker>,
@@ -33,47 +33,10 @@ impl Attached {
         self.broker.fail(&self.connection, fault);
     }
 
-    /// Asked before each decode. Pending stops reading; the broker wakes the dispatcher when that changes.
-    pub(super) fn poll_readable(&self) -> Poll<()> {
-        let connection = &*self.connection;
-        if connection.phase.get() == Phase::Closed {
-            // Whatever is still in the buffer was not checked and must not reach the decoder.
-            connection.io.with_read_buf(ntex::util::BytesMut::clear);
-            return Poll::Ready(());
-        }
-        if !self.broker.may_read(connection) {
-            return Poll::Pending;
-        }
-        if connection.whole_packets.get() > 0 {
-            return Poll::Ready(());
-        }
-        if let Some(fault) = connection.fault.take() {
-            self.fail(fault);
-            return Poll::Ready(());
-        }
-        let began = connection.frames.borrow().is_partial();
-        let admitted = connection
-            .io
-            .with_read_buf(|buffer| connection.frames.borrow_mut().admit(buffer));
-        match admitted {
-            Ok(count) => {
-                connection.whole_packets.set(count);
-                self.broker.watch_packet(connection, began && count == 0);
-            }
-            Err((0, fault)) => self.fail(fault),
-            Err((count, fault)) => {
-                connection.whole_packets.set(count);
-                connection.fault.set(Some(fault));
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// A packet was decoded. False when the connection is closed and the packet must be ignored.
+    /// A control packet was decoded. False when the connection is closed and the packet must be ignored.
     pub(super) fn take_packet(&self) -> bool {
         let connection = &*self.connection;
-        let left = connection.whole_packets.get();
-        connection.whole_packets.set(left.saturating_sub(1));
+        connection.control_counted.set(false);
         connection.last_packet.set(self.broker.now().tick);
         connection.phase.get() == Phase::Open
     }
@@ -81,10 +44,6 @@ impl Attached {
 
 /// Packets of the client, handed to the core.
 impl Attached {
-    pub(super) fn publish(&self, publish: PublishIn<'_>, keep: impl FnOnce() -> Held) {
-        self.broker.publish(&self.connection, publish, keep);
-    }
-
     pub(super) fn puback(&self, packet_id: u16, reason: u8) {
         let id = self.connection.id;
         self.broker
@@ -110,6 +69,9 @@ impl Attached {
     }
 
     pub(super) fn subscribe(&self, subscribe: Subscribe) {
+        if subscribe.filters.iter().any(|wanted| is_status_filter(&wanted.filter)) {
+            self.broker.refresh_status();
+        }
         let id = self.connection.id;
         self.broker
             .with(|state, now| state.core.handle_subscribe(id, subscribe, now, &mut state.wire));

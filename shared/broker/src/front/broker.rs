@@ -7,6 +7,7 @@
 //! would be half changed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -15,14 +16,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
 use fellbeck_store::{Level, Store, SubmitError, Submitter, TailRead};
 use ntex::task::LocalWaker;
+use ntex::util::BytesMut;
 use tokio::sync::watch;
 
+use super::arrival::Arrival;
 use super::config::MqttServerConfig;
 use super::connection::{Connection, Held, Phase};
 use super::connections::Connections;
 use super::counters;
 use super::failure::Failure;
 use super::frames::{Assembly, Fault};
+use super::handshake::Admitted;
+use super::sys::{Sources, StatusValues, Sys};
+use super::traffic::Traffic;
 use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
 use crate::wire::{ConnId, Connect, PublishIn};
 
@@ -44,13 +50,22 @@ pub(super) struct Broker {
     closing: watch::Sender<bool>,
     /// The node drains: no PUBLISH is taken any more, so that none is acknowledged and then not delivered.
     takes_none: Cell<bool>,
+    /// Sockets that have not sent a whole CONNECT. Bounded by `connections_max`.
+    arrivals: RefCell<Vec<Rc<Arrival>>>,
+    /// Accepted by the core, on their way through the handshake of ntex-mqtt.
+    pub(super) admitted: RefCell<HashMap<ConnId, Admitted>>,
     /// Sockets that are gone, in order; the core hears of them in the next turn.
     gone: RefCell<Vec<ConnId>>,
     /// Accepted sockets that have not been closed, handshakes included.
     pub(super) sockets: Cell<usize>,
     next_id: Cell<u64>,
+    pub(super) traffic: Rc<Traffic>,
+    sys: Sys,
+    node_name: String,
     /// Encoded properties of the publish at hand; kept for its capacity.
     pub(super) scratch: RefCell<Vec<u8>>,
+    /// An empty buffer that stands in for the read buffer at hand.
+    pub(super) spare: Cell<Option<BytesMut>>,
     started: Instant,
     now: Cell<Now>,
     now_is_fresh: Cell<bool>,
@@ -77,6 +92,8 @@ pub(super) struct Parts {
     pub(super) failure: Failure,
     /// Number of open connections, for other threads.
     pub(super) count: Arc<AtomicUsize>,
+    pub(super) node_name: String,
+    pub(super) status: StatusValues,
 }
 
 /// Packets of the largest size that have room to arrive at the same time, at least.
@@ -102,7 +119,11 @@ impl Broker {
             submitter,
             failure,
             count,
+            node_name,
+            status,
         } = parts;
+        let traffic = Rc::new(Traffic::new());
+        let sys = Sys::new(config.sys_interval, status);
         let clock = (config.clock)();
         let assembly = Assembly::new(
             config
@@ -113,7 +134,7 @@ impl Broker {
         let broker = Self {
             state: RefCell::new(State {
                 core,
-                wire: Connections::new(count),
+                wire: Connections::new(count, traffic.clone()),
                 submitter,
                 held: Vec::new(),
                 tail_next,
@@ -129,10 +150,16 @@ impl Broker {
             paused: Cell::new(false),
             closing: watch::Sender::new(false),
             takes_none: Cell::new(false),
+            arrivals: RefCell::new(Vec::new()),
+            admitted: RefCell::new(HashMap::new()),
             gone: RefCell::new(Vec::new()),
             sockets: Cell::new(0),
             next_id: Cell::new(1),
+            traffic,
+            sys,
+            node_name,
             scratch: RefCell::new(Vec::new()),
+            spare: Cell::new(None),
             started: Instant::now(),
             now: Cell::new(Now {
                 tick: Tick::default(),
@@ -189,6 +216,24 @@ impl Broker {
         ConnId(id)
     }
 
+    /// A socket that has said nothing yet.
+    pub(super) fn expect_arrival(self: &Rc<Self>) -> Rc<Arrival> {
+        let broker = Rc::downgrade(self);
+        let grown = move || {
+            if let Some(broker) = broker.upgrade() {
+                broker.enforce_budget();
+            }
+        };
+        let arrival = Rc::new(Arrival::new(&self.assembly, self.now().tick, grown));
+        self.arrivals.borrow_mut().push(arrival.clone());
+        arrival
+    }
+
+    /// It is a connection now, or gone.
+    pub(super) fn forget_arrival(&self, arrival: &Rc<Arrival>) {
+        self.arrivals.borrow_mut().retain(|other| !Rc::ptr_eq(other, arrival));
+    }
+
     /// Whether a connection may take the next packet out of its read buffer.
     pub(super) fn may_read(&self, connection: &Connection) -> bool {
         !self.paused.get() && connection.held.borrow().is_none()
@@ -209,27 +254,40 @@ impl Broker {
         });
     }
 
-    /// A PUBLISH. When the core asks to hold it, `keep` makes the copy that waits.
-    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>, keep: impl FnOnce() -> Held) {
+    /// A PUBLISH. When the core asks to hold it, a copy waits.
+    pub(super) fn publish(&self, connection: &Rc<Connection>, publish: PublishIn<'_>) {
         if self.takes_none.get() {
             // Not acknowledged, so the client has it still. What stands behind it, acks above all, is read on.
             return self.state.borrow().wire.counters.left.increment(1);
         }
         let pressure = self.pressure();
-        self.with(|state, now| {
-            state.wire.counters.published(publish.qos, publish.payload.len());
+        let is_held = self.with(|state, now| {
+            self.traffic.published(publish.qos, publish.payload.len());
             let outcome = state
                 .core
                 .handle_publish(connection.id, publish, pressure, now, &mut state.wire);
             if outcome == Outcome::Hold {
                 state.wire.counters.held.increment(1);
-                *connection.held.borrow_mut() = Some(keep());
+                *connection.held.borrow_mut() = Some(Held::copy(&publish, &self.assembly));
                 connection.held_under.set(pressure);
                 connection.packet_since.set(now.tick);
                 state.held.push(connection.clone());
             }
+            outcome == Outcome::Hold
         });
-        self.enforce_budget();
+        if is_held {
+            self.enforce_budget();
+        }
+    }
+
+    /// A PUBLISH that the front does not accept: the core answers it in its turn.
+    pub(super) fn refuse_publish(&self, connection: &Connection, publish: PublishIn<'_>, reason: u8) {
+        if !self.takes_none.get() {
+            self.with(|state, now| {
+                let State { core, wire, .. } = state;
+                core.refuse_publish(connection.id, publish, reason, now, wire);
+            });
+        }
     }
 
     /// Offers the held publishes again, oldest first, while the core takes them. Those that wait for the pressure to fall are
@@ -286,28 +344,40 @@ impl Broker {
         }
     }
 
-    /// Ends connections until their unfinished and held packets fit: first the one that has used most of the budget, by bytes
-    /// and time. So whoever holds on to room makes way for whoever just needs some.
+    /// Ends connections, and sockets that are not one yet, until their unfinished and held packets fit: first the one that has
+    /// used most of the budget, by bytes and time. So whoever holds on to room makes way for whoever just needs some.
     fn enforce_budget(&self) {
         while self.assembly.is_exceeded() {
             let now = self.now().tick;
-            let use_of = |connection: &Rc<Connection>| {
-                let age = now.since(connection.packet_since.get()).as_millis() + 1;
-                age * connection.charged() as u128
-            };
-            let open = self.connections();
-            let charged = open.iter().filter(|connection| connection.charged() > 0);
-            let Some(most) = charged.max_by_key(|connection| use_of(connection)) else {
-                return;
-            };
-            counters::packet_given_up("budget");
-            self.fail(
-                most,
-                Fault {
-                    reason: 0x97,
-                    text: "too many large packets at once",
-                },
-            );
+            let use_of = |since: Tick, bytes: usize| (now.since(since).as_millis() + 1) * bytes as u128;
+            let connections = self.connections();
+            let connection = connections
+                .iter()
+                .map(|one| (use_of(one.packet_since.get(), one.charged()), one))
+                .max_by_key(|(used, _)| *used);
+            let arrivals = self.arrivals.borrow();
+            let arrival = arrivals
+                .iter()
+                .map(|one| (use_of(one.since, one.charged()), one))
+                .max_by_key(|(used, _)| *used);
+            let by_arrival = arrival.as_ref().map_or(0, |(used, _)| *used);
+            match (connection, arrival) {
+                (Some((used, most)), _) if used > by_arrival => {
+                    counters::packet_given_up("budget");
+                    self.fail(
+                        most,
+                        Fault {
+                            reason: 0x97,
+                            text: "too many large packets at once",
+                        },
+                    );
+                }
+                (_, Some((used, most))) if used > 0 => {
+                    counters::packet_given_up("budget");
+                    most.give_up();
+                }
+                _ => return,
+            }
         }
     }
 
@@ -436,6 +506,41 @@ impl Broker {
     pub(super) fn is_fanned_out(&self) -> bool {
         let next = self.state.borrow().tail_next;
         matches!(self.store.tail().read(next, 1), TailRead::Empty)
+    }
+
+    /// Called once per second or so: keeps `$SYS` up.
+    pub(super) fn tick_status(&self) {
+        let dropped = self.state.borrow().core.dropped_total();
+        let is_due = self.sys.is_due(&self.traffic.read(), dropped, self.now().tick);
+        if is_due && self.state.borrow().core.wants_status() {
+            self.publish_status();
+        }
+    }
+
+    /// Somebody is about to subscribe to `$SYS`: the values that there are shall be true.
+    pub(super) fn refresh_status(&self) {
+        if self.sys.is_stale(self.now().tick) {
+            self.publish_status();
+        }
+    }
+
+    fn publish_status(&self) {
+        if self.takes_none.get() {
+            return;
+        }
+        self.with(|state, now| {
+            let sources = Sources {
+                name: &self.node_name,
+                uptime: self.started.elapsed(),
+                clock: self.clock.get(),
+                counts: self.traffic.read(),
+                totals: state.core.totals(),
+                store: &self.store,
+                outstanding: state.submitter.outstanding(),
+            };
+            let entries = self.sys.make(&sources, now.tick);
+            state.core.publish_status(&entries, now, &mut state.wire);
+        });
     }
 
     pub(super) fn refresh_clock(&self) {

@@ -1,21 +1,26 @@
 //! One network connection: its socket handle, its phase, and what of the protocol belongs to the connection, not to the session.
 //!
 //! Shared by `Rc` between the table of connections, the middleware and the handshake, all on the broker thread.
-//! Holds inbound topic aliases, bytes of a packet that is not whole yet, a publish that waits for room, and the time of the last
+//! Holds topic aliases, bytes of a packet that is not whole yet, a publish that waits for room, and the time of the last
 //! packet. Decides nothing about messages.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use fellbeck_core::{QoS, Tick};
 use ntex::channel::oneshot;
 use ntex::io::IoRef;
-use ntex::util::{ByteString, Bytes};
+use ntex::rt::spawn;
 
+use super::aliases::{Form, TopicAliases};
 use super::encode;
-use super::frames::{Charge, Fault, Frames};
+use super::exchange::Authentication;
+use super::frames::{Assembly, Charge, Fault, Frames};
+use super::linger::linger_and_close;
+use super::traffic::Traffic;
 use crate::session::Pressure;
-use crate::wire::{ConnId, PublishIn, Version};
+use crate::wire::{ConnId, Delivery, PublishIn, Version};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,19 +43,35 @@ pub(super) struct ConnAck {
 /// A publish that the core asked to hold (3.1.1 at full quota): nothing of this connection is read until it was taken.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) topic: ByteString,
-    pub(super) payload: Bytes,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-    pub(super) dup: bool,
-    pub(super) packet_id: Option<u16>,
-    pub(super) properties: Vec<u8>,
-    pub(super) expiry_secs: Option<u32>,
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    properties: Box<[u8]>,
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: Option<u16>,
+    expiry_secs: Option<u32>,
     /// It stays in the budget for packets while it waits.
     pub(super) charge: Charge,
 }
 
 impl Held {
+    /// A copy of its own: the read buffer goes on.
+    pub(super) fn copy(publish: &PublishIn<'_>, budget: &Rc<Assembly>) -> Self {
+        let bytes = publish.topic.len() + publish.payload.len() + publish.properties.len();
+        Self {
+            topic: publish.topic.into(),
+            payload: publish.payload.into(),
+            properties: publish.properties.into(),
+            qos: publish.qos,
+            retain: publish.retain,
+            dup: publish.dup,
+            packet_id: publish.packet_id,
+            expiry_secs: publish.expiry_secs,
+            charge: budget.charge(bytes),
+        }
+    }
+
     pub(super) fn publish(&self) -> PublishIn<'_> {
         PublishIn {
             topic: &self.topic,
@@ -65,12 +86,21 @@ impl Held {
     }
 }
 
+/// What a client wants of every packet that it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pub(super) version: Version,
+    /// Largest packet that it takes.
+    pub(super) packet_max: u32,
+    /// It wants reason strings.
+    pub(super) problem_information: bool,
+}
+
 pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) io: IoRef,
-    pub(super) version: Version,
-    /// Largest packet that the client takes.
-    pub(super) client_packet_max: u32,
+    pub(super) client: Client,
+    traffic: Rc<Traffic>,
     /// One and a half times the keep-alive; zero: never.
     pub(super) silence_max: Duration,
     /// The CONNECT asked for a session that ends with the connection, which a DISCONNECT may not extend.
@@ -80,30 +110,39 @@ pub(super) struct Connection {
     pub(super) backlogged_since: Cell<Option<Tick>>,
     /// When the packet began that is not whole, or when the one that is held was; moved on while nothing is read.
     pub(super) packet_since: Cell<Tick>,
-    /// Whole packets in the read buffer that the codec has not taken yet.
-    pub(super) whole_packets: Cell<u32>,
-    /// Found behind those packets; reported when they are handled.
-    pub(super) fault: Cell<Option<Fault>>,
     pub(super) frames: RefCell<Frames>,
+    /// The control packet at the front of the read buffer is in the count of traffic already.
+    pub(super) control_counted: Cell<bool>,
     pub(super) held: RefCell<Option<Held>>,
     /// Pressure under which the core did not take `held`.
     pub(super) held_under: Cell<Pressure>,
     pub(super) early: RefCell<Vec<u8>>,
+    /// Length of the CONNACK that accepts, for the count of traffic.
+    pub(super) connack_bytes: Cell<usize>,
     pub(super) connack: Cell<Option<oneshot::Sender<ConnAck>>>,
     /// Ended between the decision about CONNACK and its writing.
     end_at_open: Cell<Option<Fault>>,
-    aliases: RefCell<Vec<Option<ByteString>>>,
+    /// Topics that the client has given aliases.
+    aliases: RefCell<Vec<Option<Rc<str>>>>,
+    /// Aliases that the client was given.
+    sent_aliases: RefCell<TopicAliases>,
+    pub(super) authentication: Authentication,
+    /// Bytes that came after the end and were thrown away.
+    pub(super) thrown: Rc<Cell<usize>>,
 }
 
 /// What the handshake knows of a new connection.
 pub(super) struct Opening {
     pub(super) id: ConnId,
     pub(super) io: IoRef,
-    pub(super) version: Version,
-    pub(super) client_packet_max: u32,
+    pub(super) client: Client,
+    /// Topic Alias Maximum of the client.
+    pub(super) topic_alias_maximum: u16,
+    pub(super) authentication: Authentication,
     pub(super) silence_max: Duration,
     pub(super) ends_with_connection: bool,
     pub(super) frames: Frames,
+    pub(super) traffic: Rc<Traffic>,
     pub(super) now: Tick,
 }
 
@@ -112,28 +151,38 @@ impl Connection {
         Self {
             id: opening.id,
             io: opening.io,
-            version: opening.version,
-            client_packet_max: opening.client_packet_max,
+            client: opening.client,
+            sent_aliases: RefCell::new(TopicAliases::new(opening.topic_alias_maximum)),
+            authentication: opening.authentication,
+            thrown: Rc::default(),
+            traffic: opening.traffic,
             silence_max: opening.silence_max,
             ends_with_connection: opening.ends_with_connection,
             phase: Cell::new(Phase::Connecting),
             last_packet: Cell::new(opening.now),
             backlogged_since: Cell::new(None),
             packet_since: Cell::new(opening.now),
-            whole_packets: Cell::new(0),
-            fault: Cell::new(None),
             frames: RefCell::new(opening.frames),
+            control_counted: Cell::new(false),
             held: RefCell::new(None),
             held_under: Cell::new(Pressure::Normal),
             early: RefCell::new(Vec::new()),
+            connack_bytes: Cell::new(0),
             connack: Cell::new(Some(connack)),
             end_at_open: Cell::new(None),
             aliases: RefCell::new(Vec::new()),
         }
     }
 
-    /// Appends bytes to the write buffer, or keeps them until CONNACK is there. A closed connection swallows them.
+    /// Appends one packet to the write buffer, or keeps it until CONNACK is there. A closed connection swallows it.
     pub(super) fn write(&self, head: &[u8], payload: &[u8]) {
+        if self.phase.get() != Phase::Closed {
+            self.traffic.send(head.len() + payload.len());
+        }
+        self.put(head, payload);
+    }
+
+    fn put(&self, head: &[u8], payload: &[u8]) {
         match self.phase.get() {
             Phase::Open => {
                 // An error means that the socket is gone, which the dispatcher reports on its own way.
@@ -153,13 +202,14 @@ impl Connection {
 
     /// CONNACK was written: what had to wait for it follows, be it the end.
     pub(super) fn open(&self) {
+        self.traffic.send(self.connack_bytes.get());
         if self.phase.get() == Phase::Connecting {
             self.phase.set(Phase::Open);
             let early = self.early.take();
-            self.write(&early, &[]);
+            self.put(&early, &[]);
         } else if let Some(why) = self.end_at_open.take() {
             self.say_goodbye(why);
-            self.io.close();
+            self.close(why);
         }
     }
 
@@ -178,7 +228,16 @@ impl Connection {
         if before == Phase::Open {
             self.say_goodbye(why);
         }
-        self.io.close();
+        self.close(why);
+    }
+
+    /// Closes the socket: at once when the client wanted it, else when the client had a moment to read why.
+    fn close(&self, why: Fault) {
+        if why.reason == 0 {
+            self.io.close();
+        } else {
+            spawn(linger_and_close(self.io.clone(), self.thrown.clone()));
+        }
         self.io.notify_dispatcher();
     }
 
@@ -189,10 +248,29 @@ impl Connection {
         self.frames.borrow_mut().forget();
     }
 
+    /// Writes a PUBLISH. False when the client does not take one of that size.
+    pub(super) fn deliver(&self, scratch: &mut Vec<u8>, delivery: &Delivery<'_>) -> bool {
+        let topic = delivery.record.topic;
+        let mut aliases = self.sent_aliases.borrow_mut();
+        let mut form = aliases.form(topic);
+        scratch.clear();
+        let mut fits = encode::put_publish_head(scratch, &self.client, delivery, form);
+        if !fits && matches!(form, Form::Introduced(_)) {
+            form = Form::Named;
+            fits = encode::put_publish_head(scratch, &self.client, delivery, form);
+        }
+        if fits && self.phase.get() != Phase::Closed {
+            self.write(scratch, delivery.record.payload);
+            aliases.wrote(topic, form);
+        }
+        fits
+    }
+
     fn say_goodbye(&self, why: Fault) {
-        if self.version == Version::V5 && why.reason != 0 {
+        if self.client.version == Version::V5 && why.reason != 0 {
             let mut out = Vec::with_capacity(64);
-            encode::put_disconnect(&mut out, why.reason, why.text, self.client_packet_max);
+            encode::put_disconnect(&mut out, why.reason, why.text, self.client.packet_max);
+            self.traffic.send(out.len());
             drop(self.io.encode_slice(&out));
         }
     }
@@ -217,30 +295,30 @@ impl Connection {
         self.packet_since.set(excused(self.packet_since.get(), elapsed, now));
     }
 
-    /// The topic of a PUBLISH after its alias is applied ([MQTT5-3.3.2.3.4]).
-    pub(super) fn resolve_alias(&self, topic: ByteString, alias: Option<u16>, max: u16) -> Result<ByteString, Fault> {
+    /// The topic that an alias stands for, `None` when the PUBLISH names its topic. Aliases end with the connection.
+    /// [MQTT5-3.3.2-7] [MQTT5-3.3.2-12]
+    pub(super) fn resolve_alias(&self, topic: &str, alias: u16, max: u16) -> Result<Option<Rc<str>>, Fault> {
         const INVALID: Fault = Fault {
             reason: 0x94,
             text: "topic alias invalid",
         };
-        let Some(alias) = alias else {
-            return Ok(topic);
-        };
         if alias == 0 || alias > max {
-            return Err(INVALID); // [MQTT5-3.3.2-8], [MQTT5-3.3.2-9]
+            return Err(INVALID); // [MQTT5-3.3.2-8] [MQTT5-3.3.2-9]
         }
         let slot = usize::from(alias - 1);
         let mut aliases = self.aliases.borrow_mut();
+        let known = aliases.get(slot).and_then(Option::as_ref);
         if topic.is_empty() {
-            let known = aliases.get(slot).and_then(Clone::clone);
-            return known.ok_or(Fault::protocol("topic alias without a topic"));
+            let known = known.ok_or(Fault::protocol("topic alias without a topic"))?;
+            return Ok(Some(known.clone()));
         }
-        if aliases.len() <= slot {
-            aliases.resize(slot + 1, None);
+        if known.is_none_or(|known| **known != *topic) {
+            if aliases.len() <= slot {
+                aliases.resize(slot + 1, None);
+            }
+            aliases[slot] = Some(topic.into());
         }
-        // A copy of its own: the decoded one is a slice that would keep a whole read buffer alive.
-        aliases[slot] = Some(ByteString::from(topic.as_str().to_owned()));
-        Ok(topic)
+        Ok(None)
     }
 }
 

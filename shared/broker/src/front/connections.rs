@@ -14,11 +14,18 @@ use super::connection::{ConnAck, Connection};
 use super::counters::{self, Counters};
 use super::encode;
 use super::frames::Fault;
+use super::traffic::Traffic;
 use crate::wire::{Close, ConnId, Delivery, PacketOut, Wire};
+
+const TOO_LARGE: Fault = Fault {
+    reason: 0x95,
+    text: "answer exceeds the maximum packet size of the client",
+};
 
 pub(super) struct Connections {
     open: HashMap<ConnId, Rc<Connection>>,
     pub(super) counters: Counters,
+    traffic: Rc<Traffic>,
     scratch: Vec<u8>,
     /// Number of open connections, as other threads see it.
     count: Arc<AtomicUsize>,
@@ -27,10 +34,11 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(count: Arc<AtomicUsize>, traffic: Rc<Traffic>) -> Self {
         Self {
             open: HashMap::default(),
             counters: Counters::new(),
+            traffic,
             scratch: Vec::with_capacity(1024),
             count,
             quiet: false,
@@ -67,13 +75,10 @@ impl Connections {
         let Some(connection) = self.open.get(&to) else {
             return true;
         };
-        self.scratch.clear();
-        let max = connection.client_packet_max;
-        if !encode::put_publish_head(&mut self.scratch, connection.version, delivery, max) {
+        if !connection.deliver(&mut self.scratch, delivery) {
             return false;
         }
-        connection.write(&self.scratch, delivery.record.payload);
-        self.counters.delivered(delivery.qos, delivery.record.payload.len());
+        self.traffic.delivered(delivery.qos, delivery.record.payload.len());
         true
     }
 }
@@ -99,8 +104,13 @@ impl Wire for Connections {
             _ => {
                 if let Some(connection) = self.open.get(&to) {
                     self.scratch.clear();
-                    encode::put_control(&mut self.scratch, connection.version, &packet);
-                    connection.write(&self.scratch, &[]);
+                    if encode::put_control(&mut self.scratch, &connection.client, &packet) {
+                        connection.write(&self.scratch, &[]);
+                    } else {
+                        // The client would wait for it for ever. The core hears of the end when the socket is gone.
+                        counters::ended(TOO_LARGE.reason);
+                        connection.end(TOO_LARGE);
+                    }
                 }
             }
         }
@@ -131,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_gone_takes_no_message() {
-        let connections = Connections::new(Arc::new(AtomicUsize::new(0)));
+        let connections = Connections::new(Arc::new(AtomicUsize::new(0)), Rc::new(Traffic::new()));
         assert!(connections.is_backlogged(ConnId(1)));
     }
 }

@@ -1,9 +1,9 @@
 //! Metrics of the front.
 //!
 //! Those of the message path are handles, looked up once, so that a message costs one atomic addition; the rare ones are looked
-//! up when they happen. The recorder must be installed before the server starts.
+//! up when they happen. Those that `$SYS` shows too are in [`traffic`](super::traffic). The recorder must be installed before
+//! the server starts.
 
-use fellbeck_core::QoS;
 use metrics::{Counter, Gauge, counter, gauge};
 
 /// Handles of the counters that a message touches.
@@ -12,35 +12,16 @@ pub(super) struct Counters {
     pub(super) backlogged: Counter,
     pub(super) held: Counter,
     pub(super) left: Counter,
-    published: [Counter; 3],
-    published_bytes: Counter,
-    delivered: [Counter; 3],
-    delivered_bytes: Counter,
 }
 
 impl Counters {
     pub(super) fn new() -> Self {
-        let by_qos = |name: &'static str| [0, 1, 2].map(|qos: u8| counter!(name, "qos" => qos.to_string()));
         Self {
             connections: gauge!("fellbeck_broker_connections"),
             backlogged: counter!("fellbeck_broker_backlogged_total"),
             held: counter!("fellbeck_broker_held_publishes_total"),
             left: counter!("fellbeck_broker_left_publishes_total"),
-            published: by_qos("fellbeck_broker_received_total"),
-            published_bytes: counter!("fellbeck_broker_received_payload_bytes_total"),
-            delivered: by_qos("fellbeck_broker_sent_total"),
-            delivered_bytes: counter!("fellbeck_broker_sent_payload_bytes_total"),
         }
-    }
-
-    pub(super) fn published(&self, qos: QoS, bytes: usize) {
-        self.published[qos as usize].increment(1);
-        self.published_bytes.increment(bytes as u64);
-    }
-
-    pub(super) fn delivered(&self, qos: QoS, bytes: usize) {
-        self.delivered[qos as usize].increment(1);
-        self.delivered_bytes.increment(bytes as u64);
     }
 }
 

@@ -1,27 +1,25 @@
 //! Our middleware: takes every packet of an open connection before the stock dispatcher of ntex-mqtt would.
 //!
-//! In: decoded packets of either version. Out: calls on the session core; the answers go through the write buffer, not through
-//! the service's response. The stock dispatcher behind it is never called: it disconnects on legal acks, answers PINGREQ behind
+//! In: decoded control packets of either version. Out: calls on the session core; the answers go through the write buffer, not
+//! through the service's response. A PUBLISH never comes here: the intake has taken it out of the buffer before. The stock dispatcher behind it is never called: it disconnects on legal acks, answers PINGREQ behind
 //! delayed PUBACKs and lets a second CONNECT pass.
 //! No future here ever waits in `call`; what must wait (a held publish, a pause) waits in `ready`, which stops the reading.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use fellbeck_core::properties::{Property, put};
-use fellbeck_core::validate_topic_name;
+use fellbeck_core::QoS;
 use ntex::service::cfg::SharedCfg;
 use ntex::service::{Middleware, Service, ServiceCtx};
-use ntex::util::{ByteString, Bytes};
+use ntex::util::ByteString;
 use ntex_mqtt::error::DispatcherError;
 use ntex_mqtt::{v3, v5};
 
 use super::attached::Attached;
-use super::connection::Held;
 use super::encode;
 use super::frames::Fault;
-use super::handshake::{State, Unanswered, qos};
-use crate::wire::{PublishIn, Subscribe, SubscribeIn, Unsubscribe};
+use super::handshake::{State, Unanswered};
+use crate::wire::{Subscribe, SubscribeIn, Unsubscribe};
 
 /// Factory of [`Packets`].
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +31,7 @@ pub(super) struct Packets<S> {
     attached: State,
 }
 
-const UNEXPECTED: Fault = Fault::protocol("packet that only a server may send");
-const SECOND_CONNECT: Fault = Fault::protocol("second CONNECT"); // [MQTT5-3.1.0-2]
-const PARTIAL: Fault = Fault::malformed("PUBLISH does not end with its packet");
+const UNEXPECTED: Fault = Fault::protocol("packet that does not belong here");
 
 impl<S> Middleware<S, (SharedCfg, v3::Session<State>)> for TakeAll {
     type Service = Packets<S>;
@@ -116,9 +112,9 @@ where
 fn take_v3(attached: &Rc<Attached>, packet: v3::codec::Decoded) {
     use v3::codec::{Decoded, Packet};
     let packet = match packet {
-        Decoded::Publish(publish, payload, _) => return publish_v3(attached, &publish, &payload),
-        Decoded::PayloadChunk(..) => return attached.fail(PARTIAL),
         Decoded::Packet(packet, _) => packet,
+        // The intake has taken every PUBLISH.
+        Decoded::Publish(..) | Decoded::PayloadChunk(..) => return attached.fail(UNEXPECTED),
     };
     match packet {
         Packet::PublishAck { packet_id } => attached.puback(packet_id.get(), 0),
@@ -145,7 +141,6 @@ fn take_v3(attached: &Rc<Attached>, packet: v3::codec::Decoded) {
             filters: topic_filters.into_iter().map(|filter| filter.to_string()).collect(),
         }),
         Packet::Disconnect => attached.disconnect(0, None),
-        Packet::Connect(_) => attached.fail(SECOND_CONNECT),
         _ => attached.fail(UNEXPECTED),
     }
 }
@@ -153,9 +148,9 @@ fn take_v3(attached: &Rc<Attached>, packet: v3::codec::Decoded) {
 fn take_v5(attached: &Rc<Attached>, packet: v5::codec::Decoded) {
     use v5::codec::{Decoded, Packet};
     let packet = match packet {
-        Decoded::Publish(publish, payload, _) => return publish_v5(attached, publish, &payload),
-        Decoded::PayloadChunk(..) => return attached.fail(PARTIAL),
         Decoded::Packet(packet, _) => packet,
+        // The intake has taken every PUBLISH.
+        Decoded::Publish(..) | Decoded::PayloadChunk(..) => return attached.fail(UNEXPECTED),
     };
     match packet {
         Packet::PublishAck(ack) => attached.puback(ack.packet_id.get(), ack.reason_code.into()),
@@ -173,8 +168,7 @@ fn take_v5(attached: &Rc<Attached>, packet: v5::codec::Decoded) {
             filters: unsubscribe.topic_filters.iter().map(ToString::to_string).collect(),
         }),
         Packet::Disconnect(disconnect) => disconnect_v5(attached, &disconnect),
-        Packet::Auth(_) => attached.fail(Fault::protocol("AUTH without an authentication method")),
-        Packet::Connect(_) => attached.fail(SECOND_CONNECT),
+        Packet::Auth(auth) => attached.authenticate(&auth),
         _ => attached.fail(UNEXPECTED),
     }
 }
@@ -199,121 +193,20 @@ fn filter_v5((filter, options): &(ByteString, v5::codec::SubscriptionOptions)) -
     }
 }
 
+fn qos(qos: ntex_mqtt::QoS) -> QoS {
+    match qos {
+        ntex_mqtt::QoS::AtMostOnce => QoS::AtMostOnce,
+        ntex_mqtt::QoS::AtLeastOnce => QoS::AtLeastOnce,
+        ntex_mqtt::QoS::ExactlyOnce => QoS::ExactlyOnce,
+    }
+}
+
 fn disconnect_v5(attached: &Rc<Attached>, disconnect: &v5::codec::Disconnect) {
     let expiry = disconnect.session_expiry_interval_secs;
     if attached.connection().ends_with_connection && expiry.is_some_and(|secs| secs > 0) {
-        // [MQTT5-3.14.2-2]
+        // Section 3.14.2.2.2.
         return attached.fail(Fault::protocol("session expiry was 0 and may not be set at DISCONNECT"));
     }
     let max = attached.broker().session_expiry_max_secs;
     attached.disconnect(disconnect.reason_code.into(), expiry.map(|secs| secs.min(max)));
-}
-
-fn publish_v3(attached: &Rc<Attached>, publish: &v3::codec::Publish, payload: &Bytes) {
-    if publish.payload_size as usize != payload.len() {
-        return attached.fail(PARTIAL);
-    }
-    if let Err(fault) = check_topic(&publish.topic) {
-        return attached.fail(fault);
-    }
-    let incoming = PublishIn {
-        topic: &publish.topic,
-        payload,
-        qos: qos(publish.qos),
-        retain: publish.retain,
-        dup: publish.dup,
-        packet_id: publish.packet_id.map(std::num::NonZero::get),
-        properties: &[],
-        expiry_secs: None,
-    };
-    attached.publish(incoming, || {
-        held(attached, &incoming, publish.topic.clone(), payload.clone())
-    });
-}
-
-fn publish_v5(attached: &Rc<Attached>, publish: v5::codec::Publish, payload: &Bytes) {
-    if publish.payload_size as usize != payload.len() {
-        return attached.fail(PARTIAL);
-    }
-    if !publish.properties.subscription_ids.is_empty() {
-        // [MQTT5-3.3.4-6]
-        return attached.fail(Fault::protocol("PUBLISH of a client with a subscription identifier"));
-    }
-    let alias = publish.properties.topic_alias.map(std::num::NonZero::get);
-    let max = attached.broker().config.topic_alias_maximum;
-    let resolved = attached.connection().resolve_alias(publish.topic, alias, max);
-    let topic = match resolved.and_then(|topic| check_topic(&topic).map(|()| topic)) {
-        Ok(topic) => topic,
-        Err(fault) => return attached.fail(fault),
-    };
-    let mut properties = attached.broker().scratch.take();
-    properties.clear();
-    if put_properties(&mut properties, &publish.properties) {
-        let incoming = PublishIn {
-            topic: &topic,
-            payload,
-            qos: qos(publish.qos),
-            retain: publish.retain,
-            dup: publish.dup,
-            packet_id: publish.packet_id.map(std::num::NonZero::get),
-            properties: &properties,
-            expiry_secs: publish.properties.message_expiry_interval.map(std::num::NonZero::get),
-        };
-        attached.publish(incoming, || held(attached, &incoming, topic.clone(), payload.clone()));
-    } else {
-        attached.fail(Fault::malformed("property of more than 65,535 bytes"));
-    }
-    attached.broker().scratch.replace(properties);
-}
-
-fn held(attached: &Attached, incoming: &PublishIn<'_>, topic: ByteString, payload: Bytes) -> Held {
-    let bytes = topic.len() + payload.len() + incoming.properties.len();
-    Held {
-        charge: attached.broker().assembly.charge(bytes),
-        topic,
-        payload,
-        qos: incoming.qos,
-        retain: incoming.retain,
-        dup: incoming.dup,
-        packet_id: incoming.packet_id,
-        properties: incoming.properties.to_vec(),
-        expiry_secs: incoming.expiry_secs,
-    }
-}
-
-/// [MQTT5-3.3.2-2], [MQTT5-4.7.3-1], [MQTT5-1.5.4-2]
-fn check_topic(topic: &str) -> Result<(), Fault> {
-    if topic.is_empty() {
-        return Err(Fault::protocol("PUBLISH with neither topic nor topic alias"));
-    }
-    if topic.contains('\0') {
-        return Err(Fault::malformed("null character in a topic name"));
-    }
-    validate_topic_name(topic).map_err(|_| Fault {
-        reason: 0x90,
-        text: "topic name invalid",
-    })
-}
-
-/// The properties that travel with the message, in wire form.
-fn put_properties(out: &mut Vec<u8>, properties: &v5::codec::PublishProperties) -> bool {
-    if properties.is_utf8_payload && put(out, &Property::PayloadFormat(1)).is_err() {
-        return false;
-    }
-    let texts = [
-        properties.content_type.as_ref().map(|text| Property::ContentType(text)),
-        properties
-            .response_topic
-            .as_ref()
-            .map(|text| Property::ResponseTopic(text)),
-        properties
-            .correlation_data
-            .as_ref()
-            .map(|data| Property::CorrelationData(data)),
-    ];
-    texts.iter().flatten().all(|property| put(out, property).is_ok())
-        && properties
-            .user_properties
-            .iter()
-            .all(|(name, value)| put(out, &Property::User(name, value)).is_ok())
 }

@@ -1,215 +1,258 @@
 //! The first packet of a connection, looked at before ntex-mqtt takes over.
 //!
-//! In: the first bytes of a socket. Out: a whole CONNECT of a version that we speak, left in the buffer; or a refusal with the
-//! bytes to answer. Exists since ntex-mqtt closes without an answer on an unknown level or a missing client identifier, and
-//! accepts contradicting flags. Turns a CONNECT of MQTT 3.1 (`MQIsdp`, level 3) into one of 3.1.1, which differs in the name only.
+//! In: the first bytes of a socket. Out: a CONNECT, decoded and taken out of the buffer; or the fault, and the version in which it
+//! can be told, once there is one. While it is not whole its bytes are charged to the budget of the [`Arrival`].
+
+use std::convert::Infallible;
 
 use ntex::codec::Decoder;
 use ntex::util::BytesMut;
 
-use super::frames::{Fault, take_field, varint};
-use super::property_block::{self, Place};
+use super::arrival::Arrival;
+use super::connect::{self, ConnectIn, Dialect};
+use super::fields::{shortest_varint, take_field, varint};
+use super::frames::Fault;
+use super::traffic::Traffic;
+use crate::wire::Version;
 
 /// What the first bytes are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Preface {
-    /// A whole CONNECT stands at the front of the buffer.
-    Connect,
-    /// Not for us: answer with the bytes, if any, and close.
-    Refuse {
-        answer: &'static [u8],
-        reason: &'static str,
-    },
+    Connect(Box<ConnectIn>),
+    /// Not for us. Without a version there is no language to say it in.
+    Refuse(Option<Version>, Fault),
 }
 
-/// Reads a [`Preface`] without taking the CONNECT out of the buffer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PrefaceCodec {
+/// Reads a [`Preface`].
+pub(super) struct PrefaceCodec<'a> {
     pub(super) packet_max: u32,
+    pub(super) arrival: &'a Arrival,
+    pub(super) traffic: &'a Traffic,
 }
 
 /// Largest CONNECT: its five fields have at most 64 KiB each, and user properties want some room.
 const CONNECT_MAX: u32 = 512 << 10;
 
-const V3_BAD_LEVEL: &[u8] = &[0x20, 2, 0, 1];
-const V3_BAD_CLIENT_ID: &[u8] = &[0x20, 2, 0, 2];
-const V5_MALFORMED: &[u8] = &[0x20, 3, 0, 0x81, 0];
-const V5_PROTOCOL_ERROR: &[u8] = &[0x20, 3, 0, 0x82, 0];
-const V5_TOO_LARGE: &[u8] = &[0x20, 3, 0, 0x95, 0];
-
-const FLAG_RESERVED: u8 = 0x01;
-const FLAG_CLEAN: u8 = 0x02;
-const FLAG_WILL: u8 = 0x04;
-const FLAGS_WILL_QOS: u8 = 0x18;
-const FLAG_WILL_RETAIN: u8 = 0x20;
-const FLAG_PASSWORD: u8 = 0x40;
-const FLAG_USER: u8 = 0x80;
-
-const fn refuse(answer: &'static [u8], reason: &'static str) -> Preface {
-    Preface::Refuse { answer, reason }
-}
-
-impl Decoder for PrefaceCodec {
+impl Decoder for PrefaceCodec<'_> {
     type Item = Preface;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
-    fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Preface>, Self::Error> {
-        Ok(look(buffer, self.packet_max.min(CONNECT_MAX)))
+    fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Preface>, Infallible> {
+        let speaks = |version| self.arrival.speaks(version);
+        let found = look(buffer, self.packet_max.min(CONNECT_MAX), &speaks);
+        self.arrival.holds(if found.is_none() { buffer.len() } else { 0 });
+        Ok(found.map(|(preface, used)| {
+            if used > 0 {
+                self.traffic.receive(used);
+                self.traffic.connects.increment(1);
+            }
+            buffer.advance_to(used);
+            preface
+        }))
     }
 }
 
-fn look(buffer: &mut BytesMut, max: u32) -> Option<Preface> {
-    let &first = buffer.first()?;
-    if first != 0x10 {
-        // [MQTT5-3.1.0-1]
-        return Some(refuse(&[], "first packet is not a CONNECT"));
+/// The preface, and the length of a CONNECT that is taken; `None` while it is not whole.
+/// `speaks` is told the version as soon as it is known.
+pub(super) fn look(bytes: &[u8], max: u32, speaks: &dyn Fn(Version)) -> Option<(Preface, usize)> {
+    let refuse = |version, fault| Some((Preface::Refuse(version, fault), 0));
+    let &first = bytes.first()?;
+    if first >> 4 != 1 {
+        // [MQTT5-3.1.0-1] [MQTT3-3.1.0-1]
+        return refuse(None, Fault::protocol("first packet is not a CONNECT"));
     }
-    let (remaining, used) = match varint(&buffer[1..]) {
+    let (remaining, used) = match varint(&bytes[1..]) {
         Ok(known) => known?,
-        Err(_) => return Some(refuse(&[], "malformed CONNECT")),
+        Err(fault) => return refuse(None, fault),
     };
-    let body = 1 + used;
-    let (name, rest) = take_field(&buffer[body..])?;
-    let legacy = match name {
-        b"MQTT" => false,
-        b"MQIsdp" => true,
-        _ => return Some(refuse(&[], "unknown protocol name")),
+    let body = &bytes[1 + used..];
+    let is_whole = body.len() >= remaining as usize;
+    let packet = if is_whole { &body[..remaining as usize] } else { body };
+    let (dialect, rest) = match dialect(packet) {
+        Ok(Some(known)) => known,
+        // [MQTT5-3.1.4-1]
+        Ok(None) if is_whole => return refuse(None, Fault::malformed("CONNECT is cut off")),
+        Ok(None) => return None,
+        Err((version, fault)) => return refuse(version, fault),
     };
-    let &level = rest.first()?;
-    if (legacy && level != 3) || (!legacy && level != 4 && level != 5) {
-        // [MQTT3-3.1.2-2]
-        return Some(refuse(V3_BAD_LEVEL, "unknown protocol level"));
+    let version = dialect.version();
+    speaks(version);
+    if first & 0x0F != 0 && dialect != Dialect::V31 {
+        return refuse(
+            Some(version),
+            Fault::malformed("reserved flags of the fixed header are set"),
+        );
     }
-    let v5 = level == 5;
+    if dialect == Dialect::V5
+        && let Err(fault) = shortest_varint(&bytes[1..])
+    {
+        return refuse(Some(version), fault);
+    }
     if remaining > max {
-        return Some(refuse(if v5 { V5_TOO_LARGE } else { &[] }, "CONNECT is too large"));
+        let fault = Fault {
+            reason: 0x95,
+            text: "CONNECT is too large",
+        };
+        return refuse(Some(version), fault);
     }
-    if buffer.len() < body + remaining as usize {
+    if !is_whole {
         return None;
     }
-    let packet = &buffer[body..body + remaining as usize];
-    if let Err(refusal) = check(&packet[name.len() + 2..], v5) {
-        return Some(refusal);
+    match connect::decode(dialect, rest) {
+        Ok(connect) => Some((Preface::Connect(Box::new(connect)), 1 + used + packet.len())),
+        Err(fault) => refuse(Some(version), fault),
     }
-    if legacy {
-        modernise(buffer, body, remaining);
-    }
-    Some(Preface::Connect)
 }
 
-/// Flags and client identifier; `rest` begins with the level.
-fn check(rest: &[u8], v5: bool) -> Result<(), Preface> {
-    let malformed = || refuse(if v5 { V5_MALFORMED } else { &[] }, "malformed CONNECT");
-    let &flags = rest.get(1).ok_or_else(malformed)?;
-    let will_only = FLAGS_WILL_QOS | FLAG_WILL_RETAIN;
-    let contradicting = flags & FLAG_RESERVED != 0
-        || (flags & FLAG_WILL == 0 && flags & will_only != 0)
-        || flags & FLAGS_WILL_QOS == FLAGS_WILL_QOS
-        || (!v5 && flags & FLAG_PASSWORD != 0 && flags & FLAG_USER == 0);
-    if contradicting {
-        return Err(malformed()); // [MQTT5-3.1.2-3], [MQTT5-3.1.2-11], [MQTT5-3.1.2-12], [MQTT5-3.1.2-13], [MQTT3-3.1.2-22]
-    }
-    let rest = rest.get(4..).ok_or_else(malformed)?;
-    if v5 {
-        return check_v5(flags, rest);
-    }
-    let (client_id, _) = take_field(rest).ok_or_else(malformed)?;
-    if client_id.is_empty() && flags & FLAG_CLEAN == 0 {
-        return Err(refuse(
-            V3_BAD_CLIENT_ID,
-            "empty client identifier with a session to keep",
-        )); // [MQTT3-3.1.3-8]
-    }
-    Ok(())
-}
+type Unspoken = (Option<Version>, Fault);
 
-/// Properties of the CONNECT and of the will; `rest` follows the keep-alive.
-fn check_v5(flags: u8, rest: &[u8]) -> Result<(), Preface> {
-    let refusal = |fault: Fault| {
-        if fault.reason == 0x82 {
-            refuse(V5_PROTOCOL_ERROR, "protocol error in CONNECT")
-        } else {
-            refuse(V5_MALFORMED, "malformed CONNECT")
+/// The dialect, and what follows the level; `None` while that is not there.
+fn dialect(packet: &[u8]) -> Result<Option<(Dialect, &[u8])>, Unspoken> {
+    const UNKNOWN: Unspoken = (None, Fault::protocol("unknown protocol name"));
+    if packet.len() >= 2 && !matches!(packet[..2], [0, 4 | 6]) {
+        return Err(UNKNOWN);
+    }
+    let Some((name, rest)) = take_field(packet) else {
+        return Ok(None);
+    };
+    let is_legacy = match name {
+        b"MQTT" => false,
+        b"MQIsdp" => true,
+        _ => return Err(UNKNOWN), // [MQTT5-3.1.2-1] [MQTT3-3.1.2-1]
+    };
+    let Some((&level, rest)) = rest.split_first() else {
+        return Ok(None);
+    };
+    let dialect = match (is_legacy, level) {
+        (true, 3) => Dialect::V31,
+        (false, 4) => Dialect::V311,
+        (false, 5) => Dialect::V5,
+        _ => {
+            // In the form that every version before 5 knows, and mosquitto uses. [MQTT3-3.1.2-2] [MQTT5-3.1.2-2]
+            let fault = Fault {
+                reason: 0x84,
+                text: "unknown protocol level",
+            };
+            return Err((Some(Version::V3), fault));
         }
     };
-    let rest = property_block::check(Place::Connect, rest).map_err(refusal)?;
-    let (_, rest) = take_field(rest).ok_or(refuse(V5_MALFORMED, "malformed CONNECT"))?;
-    if flags & FLAG_WILL != 0 {
-        property_block::check(Place::Will, rest).map_err(refusal)?;
-    }
-    Ok(())
-}
-
-fn modernise(buffer: &mut BytesMut, body: usize, remaining: u32) {
-    let mut packet = vec![0x10];
-    let mut length = remaining - 2;
-    loop {
-        let byte = (length & 0x7F) as u8;
-        length >>= 7;
-        packet.push(if length > 0 { byte | 0x80 } else { byte });
-        if length == 0 {
-            break;
-        }
-    }
-    packet.extend_from_slice(b"\x00\x04MQTT\x04");
-    packet.extend_from_slice(&buffer[body + 9..]);
-    buffer.clear();
-    buffer.extend_from_slice(&packet);
+    Ok(Some((dialect, rest)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fellbeck_core::Tick;
 
+    use crate::front::frames::Assembly;
+
+    /// The answer, and what is left in the buffer.
     fn see(bytes: &[u8]) -> (Option<Preface>, Vec<u8>) {
+        let arrival = Arrival::new(&Assembly::new(1 << 20), Tick::default(), || {});
+        let codec = PrefaceCodec {
+            packet_max: 1000,
+            arrival: &arrival,
+            traffic: &Traffic::new(),
+        };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(bytes);
-        let preface = look(&mut buffer, 1000);
+        let preface = codec.decode(&mut buffer).unwrap();
         (preface, buffer.to_vec())
+    }
+
+    fn refusal(bytes: &[u8]) -> Option<(Option<Version>, u8)> {
+        match see(bytes).0 {
+            Some(Preface::Refuse(version, fault)) => Some((version, fault.reason)),
+            _ => None,
+        }
     }
 
     const V3: &[u8] = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x3C\x00\x01a";
 
     #[test]
-    fn a_connect_is_seen_only_when_it_is_whole() {
+    fn a_connect_is_taken_only_when_it_is_whole() {
         for cut in 0..V3.len() {
             assert_eq!(see(&V3[..cut]).0, None, "{cut}");
         }
-        assert_eq!(see(V3), (Some(Preface::Connect), V3.to_vec()));
-    }
-
-    #[test]
-    fn what_cannot_be_served_gets_the_answer_of_its_version() {
-        let answer = |bytes: &[u8]| match see(bytes).0 {
-            Some(Preface::Refuse { answer, .. }) => Some(answer),
-            _ => None,
+        let (preface, rest) = see(&[V3, b"REST"].concat());
+        let Some(Preface::Connect(connect)) = preface else {
+            panic!("{preface:?}");
         };
-        assert_eq!(answer(b"\x30\x00"), Some(&[][..]));
-        assert_eq!(answer(b"GET / HTTP/1.1\r\n\r\n"), Some(&[][..]));
-        assert_eq!(
-            answer(b"\x10\x0D\x00\x04MQTT\x06\x02\x00\x3C\x00\x01a"),
-            Some(V3_BAD_LEVEL)
-        );
-        assert_eq!(answer(b"\x10\x0D\x00\x04MQXX\x04\x02\x00\x3C\x00\x01a"), Some(&[][..]));
-        assert_eq!(
-            answer(b"\x10\x0C\x00\x04MQTT\x04\x00\x00\x3C\x00\x00"),
-            Some(V3_BAD_CLIENT_ID)
-        );
-        assert_eq!(answer(b"\x10\x0D\x00\x04MQTT\x04\x03\x00\x3C\x00\x01a"), Some(&[][..]));
-        assert_eq!(
-            answer(b"\x10\x0E\x00\x04MQTT\x05\x22\x00\x3C\x00\x00\x01a"),
-            Some(V5_MALFORMED)
-        );
-        let zero_receive_maximum = b"\x10\x11\x00\x04MQTT\x05\x02\x00\x3C\x03\x21\x00\x00\x00\x01a";
-        assert_eq!(answer(zero_receive_maximum), Some(V5_PROTOCOL_ERROR));
-        assert_eq!(answer(b"\x10\xFF\xFF\x03\x00\x04MQTT\x05"), Some(V5_TOO_LARGE));
-        assert_eq!(answer(b"\x10\x0D\x00\x04MQTT\x04\x42\x00\x3C\x00\x01a"), Some(&[][..]));
+        assert_eq!((connect.client_id.as_str(), connect.keep_alive), ("a", 60));
+        assert_eq!(rest, b"REST");
     }
 
     #[test]
-    fn mqtt_3_1_is_read_as_3_1_1() {
-        let (preface, bytes) = see(b"\x10\x0F\x00\x06MQIsdp\x03\x02\x00\x3C\x00\x01aREST");
-        assert_eq!(preface, Some(Preface::Connect));
-        assert_eq!(bytes, [V3, b"REST"].concat());
+    fn what_cannot_be_served_is_told_in_the_version_of_the_client() {
+        let v3 = Some(Version::V3);
+        let v5 = Some(Version::V5);
+        assert_eq!(refusal(b"\x30\x00"), Some((None, 0x82)));
+        assert_eq!(refusal(b"GET / HTTP/1.1\r\n\r\n"), Some((None, 0x82)));
+        assert_eq!(refusal(b"\x10\xFF\xFF\xFF\xFF"), Some((None, 0x81)));
+        assert_eq!(
+            refusal(b"\x10\x0D\x00\x04MQTT\x06\x02\x00\x3C\x00\x01a"),
+            Some((v3, 0x84))
+        );
+        assert_eq!(
+            refusal(b"\x10\x0F\x00\x06MQIsdp\x02\x02\x00\x3C\x00\x01a"),
+            Some((v3, 0x84))
+        );
+        assert_eq!(
+            refusal(b"\x10\x0D\x00\x04MQXX\x04\x02\x00\x3C\x00\x01a"),
+            Some((None, 0x82))
+        );
+        assert_eq!(refusal(b"\x10\x0D\x01\x04MQTT"), Some((None, 0x82)));
+        assert_eq!(
+            refusal(b"\x11\x0D\x00\x04MQTT\x04\x02\x00\x3C\x00\x01a"),
+            Some((v3, 0x81))
+        );
+        assert_eq!(refusal(b"\x10\x8D\x00\x00\x04MQTT\x05\x02\x00\x3C"), Some((v5, 0x81)));
+        assert_eq!(refusal(b"\x10\xFF\xFF\x03\x00\x04MQTT\x05"), Some((v5, 0x95)));
+        assert_eq!(
+            refusal(b"\x10\x0C\x00\x04MQTT\x04\x00\x00\x3C\x00\x00"),
+            Some((v3, 0x85))
+        );
+    }
+
+    /// Found by fuzzing: the name was once taken from behind the end of the packet, and the slice of the packet panicked.
+    #[test]
+    fn a_packet_that_ends_within_its_protocol_name_is_malformed() {
+        for remaining in 0..7 {
+            let bytes = [&[0x10, remaining][..], b"\x00\x04MQTT\x05"].concat();
+            let expected = if remaining < 7 { Some((None, 0x81)) } else { None };
+            assert_eq!(refusal(&bytes), expected, "{remaining}");
+        }
+        assert_eq!(refusal(b"\x10\x07\x00\x04MQTT\x05"), Some((Some(Version::V5), 0x81)));
+    }
+
+    #[test]
+    fn mqtt_3_1_is_spoken_as_mosquitto_does() {
+        for first in [0x10, 0x14] {
+            let bytes = [&[first][..], b"\x0F\x00\x06MQIsdp\x03\x01\x00\x3C\x00\x01a"].concat();
+            let Some(Preface::Connect(connect)) = see(&bytes).0 else {
+                panic!("{bytes:02X?}");
+            };
+            assert_eq!((connect.dialect, connect.clean_start), (Dialect::V31, false));
+        }
+        let nameless = b"\x10\x0E\x00\x06MQIsdp\x03\x02\x00\x3C\x00\x00";
+        assert_eq!(refusal(nameless), Some((Some(Version::V3), 0x85)));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_charged() {
+        let budget = Assembly::new(1 << 20);
+        let arrival = Arrival::new(&budget, Tick::default(), || {});
+        let codec = PrefaceCodec {
+            packet_max: 100_000,
+            arrival: &arrival,
+            traffic: &Traffic::new(),
+        };
+        let mut buffer = BytesMut::new();
+        buffer.extend_from_slice(b"\x10\x80\x80\x03\x00\x04MQTT\x05");
+        buffer.extend_from_slice(&[0; 20_000]);
+        assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+        assert!(budget.used() > 10_000, "{}", budget.used());
+        drop(arrival);
+        assert_eq!(budget.used(), 0);
     }
 }

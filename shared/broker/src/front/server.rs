@@ -4,7 +4,7 @@
 //! that runs an ntex system with everything of the front on it: accept, connections, session core.
 //! Shutdown takes what was read, waits for its commits and acks, tells MQTT 5 clients, closes, and joins the thread.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +21,8 @@ use super::broker::{Broker, Parts};
 use super::config::MqttServerConfig;
 use super::failure::Failure;
 use super::frames::Fault;
+use super::sys::StatusValues;
+use super::transport::{Listening, Transport};
 use super::turn;
 use crate::session::{Core, CoreConfig, Route};
 
@@ -35,14 +37,18 @@ pub struct CoreSetup {
     pub route: MakeRoute,
     /// Name of this node.
     pub node_name: String,
+    /// What it says of itself below `$SYS/fellbeck/`, beyond what the broker knows.
+    pub status: StatusValues,
 }
 
 /// The server did not start. Nothing runs; what was bound is closed again.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontError {
     /// An address could not be bound.
-    #[error("mqtt.listen: cannot listen on {address}: {source}")]
+    #[error("{field}: cannot listen on {address}: {source}")]
     Bind {
+        /// Key of the listener.
+        field: &'static str,
         /// The address as configured.
         address: SocketAddr,
         /// What the system said.
@@ -51,6 +57,12 @@ pub enum FrontError {
     /// There is no address to listen on.
     #[error("mqtt.listen: no address")]
     NoAddress,
+    /// A TLS listener without a certificate.
+    #[error("{field}: there is no certificate")]
+    NoCertificate {
+        /// Key of the listener.
+        field: &'static str,
+    },
     /// The sessions in the store do not decode, or cannot be read.
     #[error("sessions in the store: {0}")]
     Sessions(String),
@@ -73,6 +85,7 @@ pub enum Shutdown {
 /// A running MQTT server. Dropping it stops the thread without a drain.
 #[derive(Debug)]
 pub struct MqttServer {
+    listeners: Vec<(Transport, SocketAddr)>,
     addresses: Vec<SocketAddr>,
     connections: Arc<AtomicUsize>,
     commands: mpsc::Sender<Stop>,
@@ -86,16 +99,15 @@ struct Stop {
     done: std_mpsc::Sender<Shutdown>,
 }
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
-
 /// Binds the listeners, starts the broker thread and returns once it accepts.
 pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result<MqttServer, FrontError> {
-    let listeners = bind(&config.listen)?;
-    let addresses = listeners
+    let bound = Listening::bind(&config)?;
+    let listeners: Vec<_> = bound
         .iter()
-        .filter_map(|listener| listener.local_addr().ok())
+        .filter_map(|listening| Some((listening.transport, listening.socket.local_addr().ok()?)))
         .collect();
+    let plain = listeners.iter().filter(|(transport, _)| *transport == Transport::Tcp);
+    let addresses = plain.map(|(_, address)| *address).collect();
     let (commands, stops) = mpsc::channel(1);
     let (failure, failed) = Failure::new();
     let (ready, started) = std_mpsc::channel();
@@ -105,7 +117,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         config,
         setup,
         store,
-        listeners,
+        bound,
         stops,
         failure,
         count,
@@ -117,6 +129,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         .map_err(|error| FrontError::Thread(error.to_string()))?;
     match started.recv() {
         Ok(Ok(())) => Ok(MqttServer {
+            listeners,
             addresses,
             connections,
             commands,
@@ -128,22 +141,14 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
     }
 }
 
-fn bind(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, FrontError> {
-    if listen.is_empty() {
-        return Err(FrontError::NoAddress);
-    }
-    listen
-        .iter()
-        .map(|&address| {
-            ntex::server::create_tcp_listener(address, BACKLOG)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|source| FrontError::Bind { address, source })
-        })
-        .collect()
-}
-
 impl MqttServer {
-    /// The addresses that are bound, in the order of the configuration.
+    /// All listeners, plain TCP first, each kind in the order of the configuration.
+    #[must_use]
+    pub fn listeners(&self) -> &[(Transport, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// The addresses that are bound for plain TCP, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -195,7 +200,7 @@ struct Run {
     config: MqttServerConfig,
     setup: CoreSetup,
     store: Store,
-    listeners: Vec<TcpListener>,
+    bound: Vec<Listening>,
     stops: mpsc::Receiver<Stop>,
     failure: Failure,
     count: Arc<AtomicUsize>,
@@ -232,7 +237,7 @@ impl Run {
             config,
             setup,
             store,
-            listeners,
+            bound,
             mut stops,
             failure,
             count,
@@ -250,6 +255,8 @@ impl Run {
                 submitter,
                 failure,
                 count,
+                node_name: setup.node_name,
+                status: setup.status,
             },
         ));
         if let Err(error) = restore(&broker) {
@@ -260,7 +267,7 @@ impl Run {
         spawn(turn::run_turns(broker.clone()));
         spawn(turn::follow_store(broker.clone(), answers));
         spawn(turn::run_clock(broker.clone()));
-        let accepting = match accept::start(&broker, listeners).await {
+        let accepting = match accept::start(&broker, bound).await {
             Ok(accepting) => accepting,
             Err(error) => {
                 ready.send(Err(FrontError::Thread(error.to_string()))).ok();

@@ -166,6 +166,7 @@ pub(super) async fn run_clock(broker: Rc<Broker>) {
             books_at = now.tick.after(TICK);
             broker.with(|state, _| state.core.books()).publish();
         }
+        broker.tick_status();
         let elapsed = now.tick.since(looked_at);
         looked_at = now.tick;
         for connection in broker.connections() {
@@ -179,6 +180,9 @@ fn watch_connection(broker: &Broker, connection: &Connection, now: Now, elapsed:
     if connection.phase.get() != Phase::Open {
         return;
     }
+    // ntex-mqtt insists on a timer for MQTT 5, of 18 hours at most. It does not see what the intake takes, and a client without
+    // keep-alive may be silent for longer.
+    connection.io.stop_timer();
     let is_backlogged = connection.io.is_wr_backpressure();
     if is_backlogged || !broker.may_read(connection) {
         // What the client sends is not looked at. Only this time is excused: a node that pauses now and then must not keep dead
@@ -211,6 +215,16 @@ fn watch_connection(broker: &Broker, connection: &Connection, now: Now, elapsed:
                 text: "the packet was not whole in time",
             },
         );
+    } else if let Some(since) = connection.authentication.since()
+        && now.tick.since(since) > broker.config.first_packet_timeout
+    {
+        broker.fail(
+            connection,
+            Fault {
+                reason: 0x87,
+                text: "re-authentication was not done in time",
+            },
+        );
     } else if !connection.silence_max.is_zero() && now.tick.since(connection.last_packet.get()) > connection.silence_max
     {
         // [MQTT5-3.1.2-22]
@@ -221,9 +235,6 @@ fn watch_connection(broker: &Broker, connection: &Connection, now: Now, elapsed:
                 text: "keep alive timeout",
             },
         );
-    } else if connection.silence_max.is_zero() {
-        // ntex-mqtt insists on a timer for MQTT 5, of 18 hours at most; a client without keep-alive may be silent for longer.
-        connection.io.stop_timer();
     }
 }
 

@@ -20,7 +20,7 @@ const WRONG_ACK: Close = Close {
 };
 
 impl Core {
-    /// A PUBACK. One for an unknown packet ID is ignored.
+    /// A PUBACK. With a failure code too it completes the message [MQTT5-4.4.0-2] [MQTT5-4.8.2-6]. One for an unknown packet ID is ignored.
     pub fn handle_puback<W: Wire>(&mut self, conn: ConnId, packet_id: u16, _reason: u8, now: Now, wire: &mut W) {
         let turn = &mut Turn::new(now, wire);
         let Some((key, found)) = self.in_flight(conn, packet_id) else {
@@ -33,13 +33,16 @@ impl Core {
         }
     }
 
-    /// A PUBREC. [MQTT5-4.3.3-4]: PUBREL follows, for a durable session after the commit that notes it.
+    /// A PUBREC. PUBREL follows [MQTT5-4.3.3-4], for a durable session after the commit that notes it; a failure completes the
+    /// message [MQTT5-4.4.0-2], also one of a shared group [MQTT5-4.8.2-6].
     pub fn handle_pubrec<W: Wire>(&mut self, conn: ConnId, packet_id: u16, reason: u8, now: Now, wire: &mut W) {
         let turn = &mut Turn::new(now, wire);
         let Some((key, found)) = self.in_flight(conn, packet_id) else {
             return;
         };
         match found {
+            // A failure ends the exchange; only a success is answered. [MQTT5-4.3.3-4]
+            None if reason >= FAILURE => {}
             None => {
                 let v5 = self.conns.get(&conn).is_some_and(|state| state.version == Version::V5);
                 let reason = if v5 { PACKET_ID_NOT_FOUND } else { 0 };
@@ -152,12 +155,15 @@ impl Core {
                 }
             }
             Awaited::PubAck { packet_id, reason } => {
-                self.answered(conn, reason);
+                self.answered(conn);
                 if self.conns.contains_key(&conn) {
                     turn.wire.send(conn, PacketOut::PubAck { packet_id, reason });
                 }
             }
             Awaited::PubRec { packet_id, reason } => {
+                if reason >= FAILURE {
+                    self.answered(conn);
+                }
                 if self.conns.contains_key(&conn) {
                     turn.wire.send(conn, PacketOut::PubRec { packet_id, reason });
                 }
@@ -169,10 +175,12 @@ impl Core {
                 }
             }
             Awaited::Subscribed(subscribed) => {
+                self.subscribing_ends(conn, subscribed.is_to_apply());
                 let commit = self.newest();
                 self.subscribed(conn, *subscribed, commit, turn);
             }
             Awaited::Unsubscribed(unsubscribed) => {
+                self.subscribing_ends(conn, unsubscribed.is_to_apply());
                 let commit = self.newest();
                 self.unsubscribed(conn, *unsubscribed, commit, turn);
             }
@@ -182,11 +190,9 @@ impl Core {
         }
     }
 
-    /// A QoS 1 message of the client was answered. Refused ones were not counted.
-    fn answered(&mut self, conn: ConnId, reason: u8) {
-        if let Some(state) = self.conns.get_mut(&conn)
-            && reason < FAILURE
-        {
+    /// The exchange of a message of the client is over.
+    fn answered(&mut self, conn: ConnId) {
+        if let Some(state) = self.conns.get_mut(&conn) {
             state.used = state.used.saturating_sub(1);
         }
     }

@@ -61,8 +61,14 @@ pub struct CoreLimits {
     pub session_queue_bytes: usize,
     /// Subscriptions of one session; beyond it 0x97. Default 10,000.
     pub subscriptions_max: usize,
-    /// Sessions, connected or not; beyond it CONNECT is refused with 0x97. Default 100,000.
+    /// Bytes of the filters and share names of one session; beyond it 0x97. Default 1 MiB.
+    pub subscription_bytes_max: usize,
+    /// Sessions, connected or not. Beyond it a session that is away and holds nothing gives way, the one that is away for longest
+    /// first; when there is none, CONNECT is refused with 0x97. Default 100,000.
     pub sessions_max: usize,
+    /// Bytes of all wills together, topics and properties included; beyond it a CONNECT with a will is refused with 0x97.
+    /// Default 64 MiB.
+    pub will_bytes_max: usize,
     /// Groups of shared subscriptions; beyond it 0x97. Default 10,000.
     pub groups_max: usize,
     /// Longest session expiry in seconds, also for 3.1.1 sessions that never end by themselves. `u32::MAX`: no bound.
@@ -89,7 +95,9 @@ impl Default for CoreLimits {
             session_queue_records: 1000,
             session_queue_bytes: 1 << 20,
             subscriptions_max: 10_000,
+            subscription_bytes_max: 1 << 20,
             sessions_max: 100_000,
+            will_bytes_max: 64 << 20,
             groups_max: 10_000,
             session_expiry_max_secs: 30 * 24 * 3600,
             commit_bytes_max: 1 << 20,

@@ -33,6 +33,8 @@ pub(super) struct Conn {
     pub(super) waiting: u32,
     /// QoS 1 and 2 messages of the client that are not completely acknowledged.
     pub(super) used: u32,
+    /// SUBSCRIBEs and UNSUBSCRIBEs that wait for a commit to take effect.
+    pub(super) subscribing: u32,
 }
 
 /// How a connection ended.
@@ -50,6 +52,8 @@ impl Core {
     /// A CONNECT. CONNACK leaves now or after a commit; a reason other than 0 ends the connection.
     pub fn handle_connect<W: Wire>(&mut self, conn: ConnId, connect: Connect, now: Now, wire: &mut W) {
         let turn = &mut Turn::new(now, wire);
+        // A session whose time is over must not be resumed, whether the clock has told or not. [MQTT5-4.1.0-2]
+        self.run_timers(turn);
         if let Some(reason) = self.refusal(&connect) {
             let session_present = false;
             let refusal = PacketOut::ConnAck {
@@ -60,14 +64,16 @@ impl Core {
             return;
         }
         let removed = self.make_way(&connect, turn);
+        self.make_room(&connect, turn);
         let existing = self.sessions.find(&connect.client_id);
         let key = existing.unwrap_or_else(|| self.create(&connect));
-        self.attach(key, conn, connect, turn);
+        self.attach(key, conn, connect);
         let Some(session) = self.sessions.get(key) else {
             return;
         };
         let session_present = existing.is_some();
-        if session.is_durable() || removed {
+        // [MQTT5-3.1.2-7]: what CONNACK says of the session and of the will is durable.
+        if session.is_stored || removed {
             self.answer_after_commit(conn, Awaited::ConnAck { session_present });
         } else {
             self.answer(conn, Awaited::ConnAck { session_present }, turn);
@@ -85,12 +91,20 @@ impl Core {
         if connect
             .will
             .as_ref()
-            .is_some_and(|will| super::inbound::is_reserved_for_node(&will.topic))
+            .is_some_and(|will| !super::inbound::is_topic_allowed(&will.topic))
         {
             return Some(TOPIC_NAME_INVALID);
         }
+        if !self.has_room_for_will(connect) {
+            self.work.counters.limited("wills");
+            return Some(QUOTA_EXCEEDED);
+        }
         let is_new = self.sessions.find(&connect.client_id).is_none();
-        (is_new && self.sessions.len() >= self.config.limits.sessions_max).then_some(QUOTA_EXCEEDED)
+        if is_new && self.sessions.len() >= self.config.limits.sessions_max && self.idle.is_empty() {
+            self.work.counters.limited("sessions");
+            return Some(QUOTA_EXCEEDED);
+        }
+        None
     }
 
     /// Ends what stands in the way of the new connection. True when stored state was deleted.
@@ -101,7 +115,7 @@ impl Core {
         let Some(session) = self.sessions.get(key) else {
             return false;
         };
-        let was_durable = session.is_durable();
+        let was_stored = session.is_stored;
         if let Some(attached) = session.attached {
             self.work.counters.takeovers.increment(1);
             self.conns.remove(&attached.id);
@@ -122,7 +136,7 @@ impl Core {
             // [MQTT5-3.1.2-4]
             self.end_session(key, turn);
         }
-        was_durable && self.sessions.get(key).is_none()
+        was_stored && self.sessions.get(key).is_none()
     }
 
     fn create(&mut self, connect: &Connect) -> SessionKey {
@@ -139,7 +153,7 @@ impl Core {
         key
     }
 
-    fn attach<W: Wire>(&mut self, key: SessionKey, conn: ConnId, connect: Connect, turn: &mut Turn<'_, W>) {
+    fn attach(&mut self, key: SessionKey, conn: ConnId, connect: Connect) {
         let limits = self.config.limits;
         let newest = self.work.newest.max(self.fanned);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -152,11 +166,13 @@ impl Core {
             ready: false,
         });
         session.connected_at = newest;
+        session.left = None;
+        self.idle.remove(session);
         session.expiry_secs = connect.session_expiry_secs.min(limits.session_expiry_max_secs);
-        session.will = connect.will.map(Box::new);
-        // [MQTT5-3.1.3-9]: the will of the former connection is not sent any more.
+        // The will of the former connection is not sent any more. [MQTT5-3.1.3-9]
         self.timers.cancel(&mut session.will_due);
         self.timers.cancel(&mut session.expires);
+        self.set_will(key, connect.will);
         self.conns.insert(
             conn,
             Conn {
@@ -164,9 +180,11 @@ impl Core {
                 version: connect.version,
                 waiting: 0,
                 used: 0,
+                subscribing: 0,
             },
         );
-        self.store_session(key, turn.now);
+        self.connected_max = self.connected_max.max(self.conns.len());
+        self.store_session(key);
         if let Some(session) = self.sessions.get_mut(key)
             && session.is_durable()
         {
@@ -174,12 +192,13 @@ impl Core {
         }
     }
 
-    /// Puts what is kept of a durable session apart from its cursor.
-    pub(super) fn store_session(&mut self, key: SessionKey, now: Now) {
-        if let Some(session) = self.sessions.get(key)
-            && session.is_durable()
+    /// Puts what is kept of a session apart from its cursor: of one that ends with its connection only if it has a will.
+    pub(super) fn store_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && (session.is_durable() || session.will.is_some())
         {
-            let (key, value) = persist::session(session, now);
+            session.is_stored = true;
+            let (key, value) = persist::session(session);
             self.work.put(Space::Session, key, value);
         }
     }
@@ -239,7 +258,7 @@ impl Core {
         let max = self.config.limits.session_expiry_max_secs;
         if let (Some(session), Some(secs)) = (self.sessions.get_mut(key), expiry_secs) {
             if session.expiry_secs == 0 && secs > 0 {
-                // [MQTT5-3.14.2-2]
+                // Not a valid DISCONNECT, so the will is sent too (section 3.14.2.2.2).
                 let why = Close {
                     reason: PROTOCOL_ERROR,
                     text: "session expiry was zero at CONNECT",
@@ -288,10 +307,11 @@ impl Core {
             return;
         };
         let ends = !session.is_durable() || session.expiry_secs == 0;
+        session.left = Some((turn.now.wall, turn.now.clock));
         session.forget_connection(fanned, &mut self.work);
         if ending == Ending::Clean {
-            // [MQTT5-3.14.4-3]
-            session.will = None;
+            // [MQTT5-3.14.4-3] [MQTT5-3.1.2-10]
+            self.set_will(key, None);
         }
         self.leave_groups_for_now(key, turn);
         if ends {
@@ -303,8 +323,9 @@ impl Core {
             Ending::TakenOver => self.will_at_takeover(key, turn),
         }
         self.schedule_expiry(key, turn.now);
-        self.store_session(key, turn.now);
+        self.store_session(key);
         self.work.want_commit();
+        self.note_idle(key);
         // It looks for the first message that it must keep, so that it does not hold the log for those that it need not.
         self.list_for_read(ReaderKey::Session(key));
     }
@@ -318,6 +339,7 @@ impl Core {
             return;
         };
         self.timers.cancel(&mut session.expires);
+        self.idle.remove(&mut session);
         session.forget_connection(fanned, &mut self.work);
         let in_flight = session
             .in_flight
@@ -335,7 +357,7 @@ impl Core {
         for version in session.subscriptions.iter() {
             self.remove_from_trie(&session, version);
         }
-        if session.is_durable() {
+        if session.is_stored {
             self.delete_stored(&session);
         }
         self.work.counters.sessions.set(self.sessions.len() as f64);
@@ -343,7 +365,12 @@ impl Core {
 
     fn delete_stored(&mut self, session: &Session) {
         let client_id = &session.client_id;
-        let mut keys = vec![persist::session_key(client_id), persist::cursor_key(client_id)];
+        self.work.delete(Space::Session, persist::session_key(client_id));
+        self.work.want_commit();
+        if !session.is_durable() {
+            return;
+        }
+        let mut keys = vec![persist::cursor_key(client_id)];
         keys.extend(
             session
                 .subscriptions
@@ -361,7 +388,6 @@ impl Core {
         for key in keys {
             self.work.delete(Space::Session, key);
         }
-        self.work.want_commit();
     }
 
     /// Sends what may be sent to one session, and by its groups.
@@ -370,6 +396,7 @@ impl Core {
             return;
         };
         session.pump(&mut self.work, turn);
+        session.pump_status(&self.status, &mut self.work, turn);
         if !session.groups.is_empty() {
             let groups: Vec<_> = session.groups.iter().map(|(_, group)| *group).collect();
             for group in groups {

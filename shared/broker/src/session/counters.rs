@@ -3,6 +3,8 @@
 use fellbeck_core::DropReason;
 use metrics::{Counter, Gauge, counter, gauge};
 
+use crate::tally::Tally;
+
 /// Handles of all counters that the core moves.
 pub(super) struct Counters {
     pub(super) delivered: [Counter; 3],
@@ -12,7 +14,10 @@ pub(super) struct Counters {
     pub(super) skipped: Counter,
     pub(super) takeovers: Counter,
     pub(super) sessions: Gauge,
-    dropped: Vec<Counter>,
+    pub(super) sessions_expired: Tally,
+    /// In the order of [`DropReason::ALL`].
+    dropped: Vec<Tally>,
+    pub(super) gave_way: Counter,
 }
 
 impl Counters {
@@ -25,17 +30,33 @@ impl Counters {
             skipped: counter!("fellbeck_broker_skipped_records_total"),
             takeovers: counter!("fellbeck_broker_takeovers_total"),
             sessions: gauge!("fellbeck_broker_sessions"),
+            sessions_expired: Tally::new(counter!("fellbeck_broker_sessions_expired_total")),
+            gave_way: counter!("fellbeck_broker_sessions_gave_way_total"),
             dropped: DropReason::ALL
                 .iter()
-                .map(|reason| counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str()))
+                .map(|reason| Tally::new(counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str())))
                 .collect(),
         }
     }
 
+    /// A bound was reached and something was refused for it.
+    pub(super) fn limited(&self, limit: &'static str) {
+        counter!("fellbeck_broker_limited_total", "limit" => limit).increment(1);
+    }
+
     pub(super) fn dropped(&self, reason: DropReason, n: u64) {
+        if reason == DropReason::Expired {
+            return self.expired.increment(n);
+        }
         let index = DropReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.dropped.get(index)) {
             counter.increment(n);
         }
+    }
+
+    /// What was dropped so far, by reason.
+    pub(super) fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        let counts = self.dropped.iter().map(Tally::get);
+        DropReason::ALL.iter().copied().zip(counts)
     }
 }

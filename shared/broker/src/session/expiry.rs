@@ -63,7 +63,7 @@ impl Timers {
 impl Core {
     /// When `handle_tick` is to be called next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let is_dirty = !self.work.cursors_later.is_empty() || self.mark_due;
+        let is_dirty = !self.work.cursors_later.is_empty() || self.mark_due || !self.unmarked.is_empty();
         let flush = is_dirty.then(|| self.flushed_at.after(FLUSH_AFTER));
         [self.timers.next(), flush, self.retry_at].into_iter().flatten().min()
     }
@@ -71,15 +71,7 @@ impl Core {
     /// Deadlines have passed. May be called at any time.
     pub fn handle_tick<W: Wire>(&mut self, now: Now, wire: &mut W) {
         let turn = &mut Turn::new(now, wire);
-        while let Some(timer) = self.timers.pop_due(now.tick) {
-            match timer {
-                Timer::Will(key) => self.send_will(key, turn),
-                Timer::Expiry(key) => {
-                    tracing::debug!("a session has expired");
-                    self.end_session(key, turn);
-                }
-            }
-        }
+        self.run_timers(turn);
         self.list_retries(now);
         if now.tick >= self.flushed_at.after(FLUSH_AFTER) {
             self.flushed_at = now.tick;
@@ -88,7 +80,21 @@ impl Core {
         self.settle_groups(turn);
     }
 
-    /// The session has no connection: it ends after its expiry interval. [MQTT5-3.1.2-23]
+    /// Does what is due.
+    pub(super) fn run_timers<W: Wire>(&mut self, turn: &mut Turn<'_, W>) {
+        while let Some(timer) = self.timers.pop_due(turn.now.tick) {
+            match timer {
+                Timer::Will(key) => self.send_will(key, turn),
+                Timer::Expiry(key) => {
+                    tracing::debug!("a session has expired");
+                    self.work.counters.sessions_expired.increment(1);
+                    self.end_session(key, turn);
+                }
+            }
+        }
+    }
+
+    /// The session has no connection: it ends after its expiry interval. [MQTT5-3.1.2-23] [MQTT5-4.1.0-2]
     pub(super) fn schedule_expiry(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;

@@ -324,6 +324,35 @@ impl Core {
         self.settle_groups(turn);
     }
 
+    /// Offers a value of the node's own to everybody who is connected; of a group, to one member.
+    pub(super) fn fan_out_status<W: Wire>(&mut self, message: &MemoryMessage<'_>, turn: &mut Turn<'_, W>) {
+        let mut matches = std::mem::take(&mut self.matches);
+        for trie in [&self.immediate, &self.committed] {
+            let readers = (&mut self.sessions, &mut self.groups);
+            matches.collect(trie, &message.record, None, readers);
+            for index in 0..matches.list.len() {
+                let (found, ids) = matches.get(index);
+                match found.target {
+                    Target::Session(key) => {
+                        if let Some(session) = self.sessions.get_mut(key) {
+                            session.offer_status(message, found.retain, ids, &mut self.work, turn);
+                        }
+                    }
+                    Target::Group(key) => {
+                        let mut desk = Desk {
+                            sessions: &mut self.sessions,
+                            work: &mut self.work,
+                        };
+                        if let Some(group) = self.groups.get_mut(key) {
+                            group.offer_status(message, &mut desk, turn);
+                        }
+                    }
+                }
+            }
+        }
+        self.matches = matches;
+    }
+
     fn offer_from_memory<W: Wire>(
         &mut self,
         matches: &mut Matches,
@@ -470,6 +499,9 @@ impl Session {
             self.drop_matched(DropReason::Qos0SlowReader, 1, work);
         }
         if bounds.have_room(&self.reader) {
+            if offer.record.retain {
+                self.snapshots.note_live(offer.record.topic);
+            }
             self.reader.queue.push(offer.to_item(), bounds.age);
         } else {
             let reason = if is_qos0 {

@@ -69,9 +69,11 @@ impl Core {
     /// Writes all cursors that moved, the level mark and the floor, without asking for a commit of their own.
     pub(super) fn flush(&mut self) {
         self.fall_behind_where_old();
+        self.store_restart();
         for key in std::mem::take(&mut self.work.cursors_later) {
             if let ReaderKey::Session(key) = key {
                 self.forget_read_versions(key);
+                self.note_idle(key);
             }
             self.put_cursor(key);
         }
@@ -90,6 +92,16 @@ impl Core {
 
     fn has_durable(&self) -> bool {
         self.sessions.iter().any(super::state::Session::is_durable)
+    }
+
+    /// Writes for sessions that were connected when the process ended that they are away since the restart, some in each flush.
+    fn store_restart(&mut self) {
+        while self.work.bytes() < self.config.limits.commit_bytes_max {
+            let Some(key) = self.unmarked.pop_front() else {
+                return;
+            };
+            self.store_session(key);
+        }
     }
 
     /// Oldest commit that a durable reader still has to read, to deliver or to send again.

@@ -16,6 +16,10 @@ const CYCLE: u32 = 65_535;
 /// The table closes before packet IDs could lap an entry that is never acknowledged.
 const SPAN_MAX: u32 = CYCLE - 1;
 
+/// Bytes of retained messages that one session keeps until they are acknowledged. What is beyond is looked up to be sent again, and
+/// given up, counted, where the value was replaced meanwhile.
+const RETAINED_BYTES_MAX: usize = 256 << 10;
+
 /// Where an in-flight message can be had again.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
@@ -33,8 +37,9 @@ pub(super) enum Source {
         slot: u32,
         item: Option<Box<Item>>,
     },
-    /// The retained store: key, the commit that wrote the value, and the subscription that it was sent for.
-    Retained(Bytes, CommitNumber, u32),
+    /// The retained store: key, the commit that wrote the value, and the subscription that it was sent for. The message itself is
+    /// kept where there is room, since the value may be replaced.
+    Retained(Bytes, CommitNumber, u32, Option<Box<Item>>),
     /// No log holds it; kept where the session may resume.
     Memory(Option<Box<Item>>),
 }
@@ -43,7 +48,7 @@ impl Source {
     pub(super) fn of(offer: &Offer<'_>) -> Self {
         match offer.place {
             Place::Log(position) => Self::Log(position),
-            Place::Retained(topic, commit, slot) => Self::Retained(topic.clone(), commit, slot),
+            Place::Retained(topic, commit, slot) => Self::Retained(topic.clone(), commit, slot, None),
             Place::Memory => Self::Memory(None),
             Place::Group(group, slot, Some(position)) => Self::Group { group, slot, position },
             Place::Group(group, slot, None) => Self::GroupMemory {
@@ -56,7 +61,7 @@ impl Source {
 
     /// Puts the message itself into the entry, where nothing else holds it.
     pub(super) fn keep(&mut self, message: impl FnOnce() -> Item) {
-        if let Self::Memory(item) | Self::GroupMemory { item, .. } = self {
+        if let Self::Memory(item) | Self::GroupMemory { item, .. } | Self::Retained(.., item) = self {
             *item = Some(Box::new(message()));
         }
     }
@@ -64,8 +69,16 @@ impl Source {
     /// The message itself, where the entry holds it.
     pub(super) fn kept(&self) -> Option<&Item> {
         match self {
-            Self::Memory(item) | Self::GroupMemory { item, .. } => item.as_deref(),
-            Self::Log(_) | Self::Group { .. } | Self::Retained(..) => None,
+            Self::Memory(item) | Self::GroupMemory { item, .. } | Self::Retained(.., item) => item.as_deref(),
+            Self::Log(_) | Self::Group { .. } => None,
+        }
+    }
+
+    /// Bytes of a retained message that is kept.
+    fn retained_bytes(&self) -> usize {
+        match self {
+            Self::Retained(.., Some(item)) => item.bytes(),
+            _ => 0,
         }
     }
 
@@ -116,6 +129,8 @@ pub(super) struct InFlight {
     entries: VecDeque<Entry>,
     live: usize,
     last_id: u16,
+    /// Bytes of the retained messages that are kept.
+    retained_bytes: usize,
 }
 
 /// Steps from packet ID `from` to `to` in the cycle.
@@ -186,7 +201,23 @@ impl InFlight {
         self.last_id
     }
 
+    /// Whether a retained message of that size may be kept until it is acknowledged.
+    pub(super) fn has_room_for_retained(&self, bytes: usize) -> bool {
+        self.retained_bytes + bytes <= RETAINED_BYTES_MAX
+    }
+
+    /// Keeps a retained message that was looked up to be sent again, where there is room.
+    pub(super) fn keep_retained(&mut self, packet_id: u16, item: &Item) {
+        if self.has_room_for_retained(item.bytes())
+            && let Some(entry) = self.get_mut(packet_id)
+        {
+            entry.source.keep(|| item.clone());
+            self.retained_bytes += item.bytes();
+        }
+    }
+
     fn put_back(&mut self, entry: Entry) {
+        self.retained_bytes += entry.source.retained_bytes();
         self.entries.push_back(entry);
         self.live += 1;
     }
@@ -219,6 +250,7 @@ impl InFlight {
         };
         entry.step = Step::Gone;
         self.live -= 1;
+        self.retained_bytes -= removed.source.retained_bytes();
         while self.entries.front().is_some_and(|front| front.step == Step::Gone) {
             self.entries.pop_front();
         }
@@ -238,6 +270,20 @@ impl InFlight {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().filter(|entry| entry.step != Step::Gone)
+    }
+
+    /// Subscriptions that retained messages were sent for which may have to be sent again.
+    pub(super) fn retained_slots(&self) -> Vec<u32> {
+        let mut slots: Vec<u32> = self
+            .iter()
+            .filter(|entry| matches!(entry.step, Step::Reserved | Step::Sent))
+            .filter_map(|entry| match entry.source {
+                Source::Retained(_, _, slot, _) => Some(slot),
+                _ => None,
+            })
+            .collect();
+        slots.dedup();
+        slots
     }
 
     /// Oldest commit that is needed to send an entry again.

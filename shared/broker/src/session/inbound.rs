@@ -3,10 +3,12 @@
 //! I1: PUBACK and PUBREC leave after the commit that holds the record. P2: what cannot be stored is refused before it is
 //! acknowledged (0x97), or held where MQTT 3.1.1 has no way to refuse. Answers of a connection leave in the order of its packets.
 //! Topics below `$SYS/` and `$share/` are the node's own: MQTT 5 gets 0x87, MQTT 3.1.1 at QoS 1 and 2 is closed, QoS 0 is
-//! dropped and counted. Other `$` topics are ordinary topics that the default rules do not log.
+//! dropped and counted. Likewise, with 0x90, topics with more levels than a filter may have. Other `$` topics are ordinary topics that the default rules do not log.
 
 use std::collections::HashMap;
 
+use fellbeck_core::limits::TOPIC_LEVELS_MAX;
+use fellbeck_core::topic::level_count;
 use fellbeck_core::{DropReason, Properties, QoS, Record};
 use fellbeck_store::commit::{Space, Ticket};
 
@@ -21,8 +23,15 @@ use super::{Core, Outcome, Pressure};
 use crate::wire::{Close, ConnId, PublishIn, Version, Wire};
 
 const NOT_AUTHORIZED: u8 = 0x87;
+const TOPIC_NAME_INVALID: u8 = 0x90;
 const QUOTA_EXCEEDED: u8 = 0x97;
+const PACKET_ID_IN_USE: u8 = 0x91;
 const PACKET_ID_NOT_FOUND: u8 = 0x92;
+
+const RECEIVE_MAXIMUM_EXCEEDED: Close = Close {
+    reason: 0x93,
+    text: "receive maximum exceeded",
+};
 
 /// Inbound QoS 2 packet IDs of one session that are not complete. Bounded by the packet IDs that exist.
 #[derive(Debug, Default)]
@@ -59,6 +68,15 @@ impl Inbound {
         );
     }
 
+    /// The packet ID belongs to a message of which PUBCOMP has not left.
+    pub(super) fn holds(&self, packet_id: u16) -> bool {
+        self.ids.contains_key(&packet_id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     pub(super) fn packet_ids(&self) -> impl Iterator<Item = u16> + '_ {
         self.ids.keys().copied()
     }
@@ -85,6 +103,10 @@ impl Core {
         let Some(state) = self.conns.get(&conn).copied() else {
             return Outcome::Done;
         };
+        if state.subscribing > 0 {
+            // Packets of one client take effect in their order: what it publishes behind a SUBSCRIBE is for that subscription.
+            return Outcome::Hold;
+        }
         let admitted = Admitted {
             conn,
             session: state.session,
@@ -98,8 +120,12 @@ impl Core {
         {
             return outcome;
         }
-        if is_reserved_for_node(publish.topic) {
-            return self.refuse_topic(&admitted, turn);
+        if publish.qos == QoS::AtLeastOnce && self.is_packet_id_in_use(state, publish.packet_id) {
+            self.refuse(&admitted, PACKET_ID_IN_USE, turn);
+            return Outcome::Done;
+        }
+        if let Some(reason) = topic_refusal(publish.topic) {
+            return self.refuse_topic(&admitted, reason, turn);
         }
         let client_id = match self.sessions.get(state.session) {
             Some(session) => session.client_id.clone(),
@@ -124,6 +150,35 @@ impl Core {
         let stored = self.accept(&record, turn);
         self.answer_publish(&admitted, stored, turn);
         Outcome::Done
+    }
+
+    /// A PUBLISH that the front does not accept, answered with `reason` in its turn; at QoS 0 it is dropped and counted.
+    pub fn refuse_publish<W: Wire>(
+        &mut self,
+        conn: ConnId,
+        publish: PublishIn<'_>,
+        reason: u8,
+        now: super::Now,
+        wire: &mut W,
+    ) {
+        let turn = &mut Turn::new(now, wire);
+        let Some(state) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        let admitted = Admitted {
+            conn,
+            session: state.session,
+            publish,
+        };
+        if publish.qos == QoS::ExactlyOnce && self.is_repeated(&admitted, turn) {
+            return;
+        }
+        if publish.qos == QoS::AtMostOnce {
+            self.work.counters.dropped(DropReason::NotPermitted, 1);
+        }
+        if publish.qos == QoS::AtMostOnce || self.check_receive_maximum(conn, state, turn).is_none() {
+            self.refuse(&admitted, reason, turn);
+        }
     }
 
     /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
@@ -162,6 +217,9 @@ impl Core {
 
     /// A resend of a QoS 2 message that was not released yet is acknowledged again and not stored again. [MQTT5-4.3.3-10]
     fn is_repeated<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> bool {
+        let max = u32::from(self.config.limits.receive_maximum);
+        let state = self.conns.get(&admitted.conn);
+        let is_full = state.is_some_and(|state| state.version == Version::V5 && state.used >= max);
         let (Some(packet_id), Some(session)) = (admitted.publish.packet_id, self.sessions.get_mut(admitted.session))
         else {
             return false;
@@ -175,6 +233,10 @@ impl Core {
             return false;
         };
         let was_counted = std::mem::replace(&mut received.counted, true);
+        if is_full && !was_counted {
+            self.close(admitted.conn, RECEIVE_MAXIMUM_EXCEEDED, turn);
+            return true;
+        }
         let durable = received.ticket <= self.work.done();
         if let Some(conn) = self.conns.get_mut(&admitted.conn) {
             conn.used += u32::from(!was_counted);
@@ -190,17 +252,23 @@ impl Core {
         true
     }
 
-    /// [MQTT5-3.3.4-9]: the client sent more than was announced. A 3.1.1 client was told nothing, so it is only held; and only
+    /// A packet ID of a QoS 2 message that is not complete names nothing else meanwhile [MQTT5-2.2.1-3]. MQTT 3.1.1 has no way to
+    /// say so.
+    pub(super) fn is_packet_id_in_use(&self, state: Conn, packet_id: Option<u16>) -> bool {
+        let session = self
+            .sessions
+            .get(state.session)
+            .filter(|_| state.version == Version::V5);
+        session.is_some_and(|session| packet_id.is_some_and(|packet_id| session.inbound.holds(packet_id)))
+    }
+
+    /// [MQTT5-3.3.4-7]: the client sent more than was announced. A 3.1.1 client was told nothing, so it is only held; and only
     /// for answers that wait for a commit, since a PUBREL must never stand behind a PUBLISH that waits for it.
     fn check_receive_maximum<W: Wire>(&mut self, conn: ConnId, state: Conn, turn: &mut Turn<'_, W>) -> Option<Outcome> {
         let max = u32::from(self.config.limits.receive_maximum);
         match state.version {
             Version::V5 if state.used >= max => {
-                let why = Close {
-                    reason: 0x93,
-                    text: "receive maximum exceeded",
-                };
-                self.close(conn, why, turn);
+                self.close(conn, RECEIVE_MAXIMUM_EXCEEDED, turn);
                 Some(Outcome::Done)
             }
             Version::V3 if state.waiting >= max => Some(Outcome::Hold),
@@ -208,17 +276,14 @@ impl Core {
         }
     }
 
-    fn refuse_topic<W: Wire>(&mut self, admitted: &Admitted<'_>, turn: &mut Turn<'_, W>) -> Outcome {
+    fn refuse_topic<W: Wire>(&mut self, admitted: &Admitted<'_>, reason: u8, turn: &mut Turn<'_, W>) -> Outcome {
         let version = self.conns.get(&admitted.conn).map(|state| state.version);
         match (version, admitted.publish.qos) {
             (_, QoS::AtMostOnce) => self.work.counters.dropped(DropReason::NotPermitted, 1),
-            (Some(Version::V5), _) => self.refuse(admitted, NOT_AUTHORIZED, turn),
+            (Some(Version::V5), _) => self.refuse(admitted, reason, turn),
             _ => {
-                let why = Close {
-                    reason: NOT_AUTHORIZED,
-                    text: "clients may not publish to topics of the node",
-                };
-                self.close(admitted.conn, why, turn);
+                let text = "topic of the node, or with too many levels";
+                self.close(admitted.conn, Close { reason, text }, turn);
             }
         }
         Outcome::Done
@@ -252,6 +317,10 @@ impl Core {
         let Some(packet_id) = admitted.publish.packet_id else {
             return;
         };
+        // It uses up the Receive Maximum until the answer leaves, like any other.
+        if let Some(state) = self.conns.get_mut(&admitted.conn) {
+            state.used += 1;
+        }
         let answer = match admitted.publish.qos {
             QoS::ExactlyOnce => Awaited::PubRec { packet_id, reason },
             QoS::AtMostOnce | QoS::AtLeastOnce => Awaited::PubAck { packet_id, reason },
@@ -377,7 +446,20 @@ impl Core {
     }
 }
 
-pub(super) fn is_reserved_for_node(topic: &str) -> bool {
+/// Why a client may not publish to a topic, if it may not: it is the node's own, or has more levels than a filter may have.
+fn topic_refusal(topic: &str) -> Option<u8> {
+    if is_reserved_for_node(topic) {
+        return Some(NOT_AUTHORIZED);
+    }
+    (level_count(topic) > TOPIC_LEVELS_MAX).then_some(TOPIC_NAME_INVALID)
+}
+
+/// Whether a client may have a will for this topic.
+pub(super) fn is_topic_allowed(topic: &str) -> bool {
+    topic_refusal(topic).is_none()
+}
+
+fn is_reserved_for_node(topic: &str) -> bool {
     topic.starts_with('$')
         && (topic == "$SYS" || topic.starts_with("$SYS/") || topic == "$share" || topic.starts_with("$share/"))
 }

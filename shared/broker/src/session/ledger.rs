@@ -32,6 +32,10 @@ impl ReaderLedger {
         if n == 0 {
             return;
         }
+        if reason == DropReason::Expired {
+            self.expired += n;
+            return;
+        }
         match self.dropped.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += n,
             None => self.dropped.push((reason, n)),

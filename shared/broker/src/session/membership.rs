@@ -121,6 +121,7 @@ impl Core {
         let Some(member) = self.sessions.get_mut(session) else {
             return;
         };
+        let is_connected = member.attached.is_some();
         let Some(index) = member.groups.iter().position(|(of, _)| *of == slot) else {
             return;
         };
@@ -140,10 +141,26 @@ impl Core {
             self.work
                 .delete(Space::Session, persist::group_key(&group.share, &group.filter));
         }
-        if !is_member_still {
+        // What a connected client was sent before UNSUBSCRIBE it may still acknowledge. [MQTT5-3.10.4-3]
+        if !is_member_still && !is_connected {
             self.hand_back(session, key);
         }
         self.pump_group(key, turn);
+    }
+
+    /// Groups that the session has left while messages of theirs were unacknowledged.
+    fn former_groups(&self, session: SessionKey) -> Vec<GroupKey> {
+        let Some(session) = self.sessions.get(session) else {
+            return Vec::new();
+        };
+        let mut former: Vec<GroupKey> = Vec::new();
+        for group in session.in_flight.iter().filter_map(|entry| entry.source.group()) {
+            let is_member = session.groups.iter().any(|(_, of)| *of == group);
+            if !is_member && former.last() != Some(&group) && !former.contains(&group) {
+                former.push(group);
+            }
+        }
+        former
     }
 
     fn end_group(&mut self, key: GroupKey, was_durable: bool) {
@@ -189,6 +206,10 @@ impl Core {
 
     /// The session has lost its connection: others may take what it has not acknowledged.
     pub(super) fn leave_groups_for_now<W: Wire>(&mut self, session: SessionKey, turn: &mut Turn<'_, W>) {
+        for key in self.former_groups(session) {
+            self.hand_back(session, key);
+            self.pump_group(key, turn);
+        }
         let Some(groups) = self.sessions.get(session).map(|session| session.groups.clone()) else {
             return;
         };
@@ -224,27 +245,32 @@ impl Core {
         let Some(groups) = self.sessions.get(session).map(|session| session.groups.clone()) else {
             return;
         };
+        let former = self.former_groups(session);
         for (slot, key) in groups {
             self.leave_group(session, slot, turn);
-            let Some(group) = self.groups.get_mut(key) else {
-                continue;
-            };
-            let held = self
-                .sessions
-                .get(session)
-                .into_iter()
-                .flat_map(|session| session.in_flight.iter());
-            // [MQTT5-4.8.2-5]: QoS 2 in flight is not given to another session.
-            let held = held.filter(|entry| entry.source.group() == Some(key));
-            for position in held.filter_map(|entry| entry.source.position()) {
-                if group.outstanding.remove(&position) {
-                    group.reader.ledger.drop_taken(DropReason::SessionEnded, 1);
-                    self.work.counters.dropped(DropReason::SessionEnded, 1);
-                }
-            }
-            group.moved(&mut self.work);
+            self.drop_held(session, key);
+        }
+        for key in former {
+            self.hand_back(session, key);
+            self.drop_held(session, key);
         }
         self.forget_expected(session);
+    }
+
+    /// The session ends: what it holds of the group at QoS 2 is not given to another. [MQTT5-4.8.2-5]
+    fn drop_held(&mut self, session: SessionKey, key: GroupKey) {
+        let (Some(session), Some(group)) = (self.sessions.get(session), self.groups.get_mut(key)) else {
+            return;
+        };
+        let held = session.in_flight.iter();
+        let held = held.filter(|entry| entry.source.group() == Some(key));
+        for position in held.filter_map(|entry| entry.source.position()) {
+            if group.outstanding.remove(&position) {
+                group.reader.ledger.drop_taken(DropReason::SessionEnded, 1);
+                self.work.counters.dropped(DropReason::SessionEnded, 1);
+            }
+        }
+        group.moved(&mut self.work);
     }
 
     /// Groups that were made for SUBSCRIBEs of a session that is gone before they were durable.

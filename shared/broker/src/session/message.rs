@@ -136,6 +136,10 @@ pub(super) struct Item {
 }
 
 impl Offer<'_> {
+    pub(super) fn bytes(&self) -> usize {
+        self.record.payload.len() + self.record.topic.len() + self.record.properties.as_bytes().len()
+    }
+
     pub(super) fn to_item(self) -> Item {
         Item {
             message: self.message.to_owned(),
@@ -152,7 +156,7 @@ impl Item {
         self.source.position()
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let record = self.message.record();
         record.payload.len() + record.topic.len() + record.properties.as_bytes().len()
     }

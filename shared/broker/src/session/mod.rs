@@ -18,6 +18,7 @@ mod flush;
 #[cfg(test)]
 mod golden_tests;
 mod id_hash;
+mod idle;
 mod in_flight;
 mod inbound;
 mod ledger;
@@ -32,8 +33,10 @@ mod shared;
 mod slab;
 mod state;
 mod subscription;
+mod sys;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod turn;
 mod versions;
 mod will;
@@ -49,6 +52,8 @@ pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;
 pub use retained::{RetainedChange, retained_change};
+pub use sys::is_status_filter;
+pub use totals::Totals;
 
 use crate::wire::ConnId;
 use catchup::Asked;
@@ -56,8 +61,10 @@ use connection::Conn;
 use expiry::Timers;
 use fanout::{Matches, Subscriber};
 use id_hash::BuildIdHasher;
+use idle::Idle;
 use shared::Groups;
 use state::{SessionKey, Sessions};
+use sys::Status;
 use work::{ReaderKey, Work};
 
 /// What became of a PUBLISH.
@@ -66,7 +73,7 @@ pub enum Outcome {
     /// Taken, or refused with a reason code, or the connection was closed.
     Done,
     /// Neither taken nor answered: keep the packet, read nothing more of this connection, offer it again when commits were made
-    /// or the pressure fell. Only for MQTT 3.1.1, which has no way to refuse.
+    /// or the pressure fell. Where MQTT 3.1.1 has no way to refuse, and behind a SUBSCRIBE that is not in force yet.
     Hold,
 }
 
@@ -180,11 +187,20 @@ pub struct Core {
     work: Work,
     matches: Matches,
     timers: Timers,
+    /// Sessions that may give way to others.
+    idle: Idle,
+    /// Bytes of the wills of all sessions.
+    will_bytes: usize,
+    /// Restored sessions whose absence began with the restart, which is still to be stored.
+    unmarked: VecDeque<SessionKey>,
     reads: HashMap<ReaderId, Asked>,
     scans: HashMap<ScanId, SessionKey>,
     lookups: u64,
     retries: Vec<ReaderKey>,
     retry_at: Option<Tick>,
+    status: Status,
+    /// Most connections that there were at one time.
+    connected_max: usize,
 }
 
 impl Core {
@@ -209,11 +225,16 @@ impl Core {
             work: Work::new(),
             matches: Matches::default(),
             timers: Timers::default(),
+            idle: Idle::default(),
+            will_bytes: 0,
+            unmarked: VecDeque::new(),
             reads: HashMap::new(),
             scans: HashMap::new(),
             lookups: 0,
             retries: Vec::new(),
             retry_at: None,
+            status: Status::default(),
+            connected_max: 0,
         }
     }
 

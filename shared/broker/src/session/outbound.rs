@@ -85,7 +85,11 @@ impl Session {
             };
         }
         let mut source = Source::of(offer);
-        let is_kept = matches!(offer.place, Place::Group(_, _, None)) || self.is_durable();
+        let is_kept = match offer.place {
+            Place::Group(_, _, None) => true,
+            Place::Retained(..) => self.is_durable() && self.in_flight.has_room_for_retained(offer.bytes()),
+            _ => self.is_durable(),
+        };
         if is_kept {
             source.keep(|| offer.to_item());
         }
@@ -130,7 +134,7 @@ impl Session {
         }
     }
 
-    /// [MQTT5-4.9.0-1]
+    /// One exchange is complete (section 4.9).
     pub(super) fn free_window(&mut self) {
         if let Some(attached) = &mut self.attached {
             attached.used = attached.used.saturating_sub(1);
@@ -182,15 +186,21 @@ impl Session {
                 continue;
             };
             let dup = entry.step == Step::Sent;
-            entry.step = Step::Sent;
             let record = item.message.record();
+            let remaining = turn.now.remaining_expiry_secs(&record);
+            if !dup && remaining == Some(0) {
+                // It waited for its packet ID, or for the connection, for too long. [MQTT5-3.3.2-5]
+                self.give_up(packet_id, DropReason::Expired, work);
+                continue;
+            }
+            entry.step = Step::Sent;
             let delivery = Delivery {
                 packet_id: Some(packet_id),
                 dup,
                 qos: QoS::ExactlyOnce,
                 retain: item.retain,
                 record,
-                expiry_secs: turn.now.remaining_expiry_secs(&record).map(|secs| secs.max(1)),
+                expiry_secs: remaining.map(|secs| secs.max(1)),
                 subscription_ids: item.ids.as_slice(),
             };
             if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
@@ -216,7 +226,8 @@ impl Session {
         self.moved(work);
     }
 
-    /// Sends an in-flight message again after a resume. [MQTT5-4.4.0-1] [MQTT5-3.3.1-1]
+    /// Sends an in-flight message again after a resume. [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] It does not expire any more: its delivery
+    /// has begun. [MQTT5-4.3.3-7]
     pub(super) fn send_again<W: Wire>(&mut self, packet_id: u16, item: &Item, work: &mut Work, turn: &mut Turn<'_, W>) {
         let Some(attached) = self.attached else {
             return;
@@ -269,7 +280,11 @@ impl Session {
             }
             match self.in_flight.get(packet_id).map(|entry| &entry.source) {
                 None => {}
-                Some(Source::Log(_) | Source::Group { .. } | Source::Retained(..)) => return,
+                Some(Source::Log(_) | Source::Group { .. } | Source::Retained(.., None)) => return,
+                Some(Source::Retained(.., Some(item))) => {
+                    let item = item.clone();
+                    self.send_again(packet_id, &item, work, turn);
+                }
                 Some(source @ (Source::Memory(_) | Source::GroupMemory { .. })) => match source.kept().cloned() {
                     Some(item) => self.send_again(packet_id, &item, work, turn),
                     None => self.give_up(packet_id, DropReason::SessionEnded, work),
@@ -324,7 +339,7 @@ impl Session {
     pub(super) fn deliver_item<W: Wire>(&mut self, item: &Item, work: &mut Work, turn: &mut Turn<'_, W>) -> Fate {
         let place = match &item.source {
             Source::Log(position) => Place::Log(*position),
-            Source::Retained(topic, commit, slot) => Place::Retained(topic, *commit, *slot),
+            Source::Retained(topic, commit, slot, _) => Place::Retained(topic, *commit, *slot),
             Source::Group { group, slot, position } => Place::Group(*group, *slot, Some(*position)),
             Source::GroupMemory { group, slot, .. } => Place::Group(*group, *slot, None),
             Source::Memory(_) => Place::Memory,

@@ -22,7 +22,6 @@ use super::state::{Kind, Session, SessionKey};
 use super::versions::SubscriptionVersion;
 use super::work::ReaderKey;
 use super::{Core, Now};
-use crate::wire::Will;
 
 /// The stored sessions cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -213,41 +212,44 @@ impl Core {
         for packet_id in parts.received {
             session.inbound.restore(packet_id);
         }
+        session.is_stored = true;
         session.expiry_secs = stored.expiry_secs.min(self.config.limits.session_expiry_max_secs);
+        // One that was connected is away since the restart, as far as anybody knows.
+        session.left = Some(stored.left.unwrap_or((now.wall, now.clock)));
+        if stored.left.is_none() {
+            self.unmarked.push_back(key);
+        }
         // The stored cursor may say that it follows the level mark, which must not move over what this session has not read.
         session.moved(&mut self.work);
-        self.restore_timers(key, stored.left, stored.will, now);
+        self.set_will(key, stored.will);
+        self.restore_timers(key, now);
+        self.note_idle(key);
         self.list_for_read(ReaderKey::Session(key));
     }
 
-    fn restore_timers(
-        &mut self,
-        key: SessionKey,
-        left: Option<(fellbeck_core::WallTime, ClockQuality)>,
-        will: Option<Will>,
-        now: Now,
-    ) {
+    /// The delay of a will and the expiry go on from when the session lost its connection.
+    fn restore_timers(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let away_secs = match left {
+        let away_secs = match session.left {
             // Only where both clocks are known does the time that passed count.
             Some((at, clock)) if clock != ClockQuality::Unknown && now.clock != ClockQuality::Unknown => {
                 now.wall.0.saturating_sub(at.0) / 1000
             }
             _ => 0,
         };
+        let due = |secs: u32| {
+            now.tick
+                .after(Duration::from_secs(u64::from(secs).saturating_sub(away_secs)))
+        };
         let expiry_secs = session.expiry_secs;
-        if let Some(will) = will {
-            let delay = will.delay_secs.min(expiry_secs);
-            let at = now.tick.after(Duration::from_secs(u64::from(delay)));
-            session.will = Some(Box::new(will));
+        if let Some(will) = &session.will {
+            let at = due(will.delay_secs.min(expiry_secs));
             session.will_due = Some(self.timers.add(at, Timer::Will(key)));
         }
         if expiry_secs != u32::MAX {
-            let remaining = u64::from(expiry_secs).saturating_sub(away_secs);
-            let at = now.tick.after(Duration::from_secs(remaining));
-            session.expires = Some(self.timers.add(at, Timer::Expiry(key)));
+            session.expires = Some(self.timers.add(due(expiry_secs), Timer::Expiry(key)));
         }
     }
 
@@ -276,7 +278,7 @@ impl Core {
             } = entry;
             let source = match source {
                 StoredSource::Log(position) => Source::Log(position),
-                StoredSource::Retained(topic, commit, slot) => Source::Retained(topic, commit, slot),
+                StoredSource::Retained(topic, commit, slot) => Source::Retained(topic, commit, slot, None),
                 StoredSource::Group(slot, position) => {
                     let group = session
                         .groups
@@ -314,6 +316,7 @@ impl Core {
                     since,
                     // What no log holds and changed since is in the store only.
                     unlogged_until: Some(CommitNumber(u64::MAX)),
+                    in_force: since,
                     after,
                 });
             }

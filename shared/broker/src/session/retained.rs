@@ -15,6 +15,7 @@ use super::message::{Ids, Item, Message, MessageRef, Offer, Place, block_of_one}
 use super::reader::Reading;
 use super::state::{Kind, Session, SessionKey};
 use super::turn::Turn;
+use super::versions::is_local;
 use super::work::{Awaited, ReaderKey, Work};
 use super::{Core, Now, Route, ScanId, ScanRequest};
 use crate::wire::{ConnId, Wire};
@@ -29,9 +30,9 @@ const SCANS_MAX: usize = 4;
 /// What a message with the RETAIN flag does to the retained store.
 #[derive(Debug, Clone)]
 pub enum RetainedChange {
-    /// It replaces the value of its topic. [MQTT5-3.3.1-5]
+    /// It replaces the value of its topic. [MQTT5-3.3.1-5] [MQTT3-3.3.1-5]
     Put(Put),
-    /// An empty payload removes the value. [MQTT5-3.3.1-6]
+    /// An empty payload removes the value. [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11]
     Delete(Delete),
 }
 
@@ -74,16 +75,21 @@ pub(super) struct Snapshot {
     /// Up to here, values of topics that are not logged are part of it: they may have been published before the subscription was in
     /// force. `None`: that commit is not durable, and nothing is read before it is.
     pub(super) unlogged_until: Option<CommitNumber>,
+    /// Values of commits up to here were there when the subscription came into force.
+    pub(super) in_force: CommitNumber,
     /// Last key that was sent or passed over.
     pub(super) after: Option<Bytes>,
 }
 
 impl Snapshot {
-    fn has(&self, stored: &Stored, route: &dyn Route) -> bool {
+    fn has(&self, stored: &Stored, came_live: &HashSet<Box<str>>, route: &dyn Route) -> bool {
         let topic = std::str::from_utf8(&stored.key).ok();
         let Some(topic) = topic.filter(|topic| self.filter.matches(topic)) else {
             return false;
         };
+        if stored.commit > self.in_force && came_live.contains(topic) {
+            return false;
+        }
         if stored.commit <= self.since {
             return true;
         }
@@ -99,6 +105,9 @@ pub(super) struct Snapshots {
     /// Values read for the first of the list, and whether each is part of it.
     page: VecDeque<(Stored, bool)>,
     page_is_last: bool,
+    /// Topics whose newest value came from memory, as a live message, since the first of the list came into force. Bounded as the
+    /// live queue is, where these messages wait.
+    came_live: HashSet<Box<str>>,
     /// The request that is out belongs to another page than the one now wanted.
     stale: bool,
     pub(super) scanning: Reading,
@@ -110,6 +119,7 @@ impl Default for Snapshots {
             list: VecDeque::new(),
             page: VecDeque::new(),
             page_is_last: false,
+            came_live: HashSet::new(),
             stale: false,
             scanning: Reading::No,
         }
@@ -132,6 +142,18 @@ impl Snapshots {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Snapshot> {
         self.list.iter()
+    }
+
+    /// A retained message of `topic` that no log holds waits in the live queue: it is not to come twice.
+    pub(super) fn note_live(&mut self, topic: &str) {
+        if self.is_active() {
+            self.came_live.insert(topic.into());
+        }
+    }
+
+    /// The connection is gone, and the live queue with it.
+    pub(super) fn forget_live(&mut self) {
+        self.came_live.clear();
     }
 
     /// Forgets what was read and not sent.
@@ -194,8 +216,8 @@ impl Session {
     /// Key of the retained message that must be sent again next.
     fn resend_topic(&self) -> Option<&Bytes> {
         match &self.in_flight.get(*self.resend.front()?)?.source {
-            Source::Retained(topic, ..) => Some(topic),
-            Source::Log(_) | Source::Group { .. } | Source::GroupMemory { .. } | Source::Memory(_) => None,
+            Source::Retained(topic, _, _, None) => Some(topic),
+            _ => None,
         }
     }
 
@@ -221,6 +243,9 @@ impl Session {
             }
             self.snapshots.list.pop_front();
             self.snapshots.page_is_last = false;
+            if !self.snapshots.is_active() {
+                self.snapshots.came_live = HashSet::new();
+            }
             self.moved(work);
         }
     }
@@ -236,6 +261,10 @@ impl Session {
         };
         let message = Message::Memory(block);
         let record = message.record();
+        if version.options.no_local && is_local(&record, &self.client_id) {
+            // [MQTT5-3.8.3-3]
+            return true;
+        }
         let qos = record.qos.min(version.options.qos);
         let ids = Ids::of(version.options.id.as_slice());
         if !self.may_send(qos, turn) {
@@ -246,7 +275,7 @@ impl Session {
             message: MessageRef::Owned(&message),
             place: Place::Retained(&stored.key, stored.commit, slot),
             qos,
-            // [MQTT5-3.3.1-8]
+            // [MQTT3-3.3.1-8]; 5.0: section 3.3.1.3.
             retain: true,
             ids: ids.as_slice(),
         };
@@ -271,6 +300,7 @@ impl Session {
             filter: version.filter.clone(),
             since,
             unlogged_until,
+            in_force: since,
             after: None,
         });
         true
@@ -287,7 +317,7 @@ impl Session {
         let Some(entry) = self.in_flight.get(packet_id) else {
             return;
         };
-        let Source::Retained(topic, commit, slot) = &entry.source else {
+        let Source::Retained(topic, commit, slot, None) = &entry.source else {
             return;
         };
         let id = self.subscriptions.get(*slot).and_then(|version| version.options.id);
@@ -302,7 +332,10 @@ impl Session {
             ids: Ids::of(id.as_slice()),
         });
         match item {
-            Some(item) => self.send_again(packet_id, &item, work, turn),
+            Some(item) => {
+                self.in_flight.keep_retained(packet_id, &item);
+                self.send_again(packet_id, &item, work, turn);
+            }
             // The value has been replaced since; the new one comes, or came, by the subscription.
             None => self.give_up(packet_id, DropReason::Trimmed, work),
         }
@@ -365,8 +398,9 @@ impl Core {
                     session.resend_retained(&page, &mut self.work, turn);
                 } else if let Some(snapshot) = session.snapshots.list.front() {
                     session.snapshots.page_is_last = page.is_empty() || !snapshot.filter.has_wildcard();
+                    let came_live = &session.snapshots.came_live;
                     let mark = |stored: Stored| {
-                        let is_part = snapshot.has(&stored, &*self.route);
+                        let is_part = snapshot.has(&stored, came_live, &*self.route);
                         (stored, is_part)
                     };
                     session.snapshots.page = page.into_iter().map(mark).collect();

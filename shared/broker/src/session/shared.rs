@@ -12,7 +12,7 @@ use fellbeck_core::{CommitNumber, DropReason, Filter, LogPosition, QoS, Record, 
 
 use super::fanout::Bounds;
 use super::in_flight::Source;
-use super::message::{Ids, Item, MessageRef, Offer, Place};
+use super::message::{Ids, Item, MemoryMessage, MessageRef, Offer, Place};
 use super::outbound::Fate;
 use super::reader::{Mode, Reader};
 use super::slab::{Key, Slab};
@@ -297,6 +297,35 @@ impl Group {
         };
         self.reader.ledger.drop_matched(reason, 1);
         desk.work.counters.dropped(reason, 1);
+    }
+
+    /// Gives a value of the node's own to the next member that can take it now. Nothing waits for one, and nothing is stored.
+    pub(super) fn offer_status<W: Wire>(
+        &mut self,
+        message: &MemoryMessage<'_>,
+        desk: &mut Desk<'_>,
+        turn: &mut Turn<'_, W>,
+    ) {
+        if !self.has_connected_member(desk.sessions) {
+            return;
+        }
+        let member = self.pick(QoS::AtMostOnce, desk.sessions, turn);
+        let session = member.and_then(|member| Some((member, desk.sessions.get_mut(member.session)?)));
+        let fate = match session {
+            Some((member, session)) => {
+                let offer = Offer {
+                    record: message.record,
+                    message: MessageRef::Memory(message),
+                    place: Place::Group(self.key, member.slot, None),
+                    qos: QoS::AtMostOnce,
+                    retain: member.options.retain_as_published && message.record.retain,
+                    ids: member.options.id.as_slice(),
+                };
+                session.deliver(&offer, desk.work, turn)
+            }
+            None => Fate::Dropped(DropReason::Qos0SlowReader),
+        };
+        fate.count(&mut self.reader.ledger, desk.work);
     }
 
     pub(super) fn item(&self, offer: &GroupOffer<'_>) -> Item {

@@ -6,9 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use fellbeck_core::{CommitNumber, DropReason, LogPosition, QoS};
+use fellbeck_core::{ClockQuality, CommitNumber, DropReason, LogPosition, QoS, WallTime};
 
 use super::expiry::TimerId;
+use super::idle::IdleSince;
 use super::in_flight::{InFlight, Step};
 use super::inbound::Inbound;
 use super::message::Item;
@@ -16,6 +17,7 @@ use super::reader::{Mode, Reader, Reading};
 use super::retained::Snapshots;
 use super::shared::GroupKey;
 use super::slab::{Key, Slab};
+use super::sys::StatusOwed;
 use super::versions::Subscriptions;
 use super::work::{ReaderKey, Work};
 use crate::wire::{ConnId, Will};
@@ -56,8 +58,14 @@ pub(crate) struct Session {
     /// Session Expiry Interval as granted; 0: ends with the connection.
     pub(super) expiry_secs: u32,
     pub(super) expires: Option<TimerId>,
+    /// When it lost its connection; `None`: it has one. Expiry and the delay of the will count from here, also after a restart.
+    pub(super) left: Option<(WallTime, ClockQuality)>,
     pub(super) will: Option<Box<Will>>,
     pub(super) will_due: Option<TimerId>,
+    /// Its place among those that may give way to others.
+    pub(super) idle: Option<IdleSince>,
+    /// Something of it stands under its key in the store.
+    pub(super) is_stored: bool,
     pub(super) subscriptions: Subscriptions,
     /// Groups that it is a member of, by its subscription.
     pub(super) groups: Vec<(u32, GroupKey)>,
@@ -70,6 +78,7 @@ pub(crate) struct Session {
     /// In-flight entries to be sent again on this connection, in order.
     pub(super) resend: VecDeque<u16>,
     pub(super) snapshots: Snapshots,
+    pub(super) status: StatusOwed,
     pub(super) inbound: Inbound,
 }
 
@@ -83,8 +92,11 @@ impl Session {
             connected_at: CommitNumber(0),
             expiry_secs: 0,
             expires: None,
+            left: None,
             will: None,
             will_due: None,
+            idle: None,
+            is_stored: false,
             subscriptions: Subscriptions::default(),
             groups: Vec::new(),
             reader,
@@ -93,6 +105,7 @@ impl Session {
             reserved_durable: 0,
             resend: VecDeque::new(),
             snapshots: Snapshots::default(),
+            status: StatusOwed::default(),
             inbound: Inbound::default(),
         }
     }
@@ -176,6 +189,8 @@ impl Session {
         self.reserved_durable = 0;
         self.resend.clear();
         self.snapshots.rewind();
+        self.status.clear();
+        self.snapshots.forget_live();
         self.reader.found = false;
         for entry in self.in_flight.iter_mut() {
             entry.counted = false;

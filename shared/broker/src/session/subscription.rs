@@ -13,8 +13,9 @@ use fellbeck_store::commit::Space;
 use super::fanout::Subscriber;
 use super::persist;
 use super::state::{Kind, Session, SessionKey};
+use super::sys::is_status_filter;
 use super::turn::Turn;
-use super::versions::{Options, SubscriptionVersion};
+use super::versions::{Options, SubscriptionVersion, name_bytes};
 use super::work::Awaited;
 use super::{Core, Now};
 use crate::wire::{Close, ConnId, PacketOut, Subscribe, SubscribeIn, Unsubscribe, Version as Protocol, Wire};
@@ -22,6 +23,7 @@ use crate::wire::{Close, ConnId, PacketOut, Subscribe, SubscribeIn, Unsubscribe,
 const UNSPECIFIED: u8 = 0x80;
 const PROTOCOL_ERROR: u8 = 0x82;
 const FILTER_INVALID: u8 = 0x8f;
+const PACKET_ID_IN_USE: u8 = 0x91;
 const QUOTA_EXCEEDED: u8 = 0x97;
 const NO_SUBSCRIPTION: u8 = 0x11;
 
@@ -35,6 +37,8 @@ pub(super) struct Subscribed {
     closed: Vec<u32>,
     /// Subscriptions whose retained messages are to be sent.
     snapshots: Vec<u32>,
+    /// Subscriptions that are to be sent what the node says of itself.
+    status: Vec<u32>,
 }
 
 /// An UNSUBSCRIBE on its way to durable.
@@ -44,6 +48,19 @@ pub(super) struct Unsubscribed {
     packet_id: u16,
     reasons: Vec<u8>,
     closed: Vec<u32>,
+}
+
+impl Subscribed {
+    /// It changes what is subscribed, and waits for a commit with that.
+    pub(super) fn is_to_apply(&self) -> bool {
+        !self.opened.is_empty()
+    }
+}
+
+impl Unsubscribed {
+    pub(super) fn is_to_apply(&self) -> bool {
+        !self.closed.is_empty()
+    }
 }
 
 impl Core {
@@ -69,15 +86,19 @@ impl Core {
             opened: Vec::new(),
             closed: Vec::new(),
             snapshots: Vec::new(),
+            status: Vec::new(),
         };
+        let in_use = self.is_packet_id_in_use(state, Some(subscribe.packet_id));
         for (index, filter) in subscribe.filters.iter().enumerate() {
             // More than a session may have in all need not be looked at: one packet must not keep everybody waiting.
-            let reason = if index < self.config.limits.subscriptions_max {
+            let reason = if in_use {
+                PACKET_ID_IN_USE
+            } else if index < self.config.limits.subscriptions_max {
                 self.subscribe_one(&mut subscribed, filter, subscribe.subscription_id)
             } else {
                 QUOTA_EXCEEDED
             };
-            // [MQTT5-3.9.3-1]; 3.1.1 knows one code for all failures.
+            // [MQTT5-3.9.3-1] [MQTT5-3.9.3-2]; 3.1.1 knows one code for all failures. [MQTT3-3.9.3-2]
             let is_old = state.version == Protocol::V3 && reason > 2;
             subscribed.reasons.push(if is_old { UNSPECIFIED } else { reason });
         }
@@ -94,7 +115,21 @@ impl Core {
             let commit = self.newest();
             return self.subscribed(conn, subscribed, commit, turn);
         }
+        self.subscribing_begins(conn, subscribed.is_to_apply());
         self.answer_after_commit(conn, Awaited::Subscribed(Box::new(subscribed)));
+    }
+
+    /// Until this is in force nothing is taken that the client publishes.
+    fn subscribing_begins(&mut self, conn: ConnId, is_to_apply: bool) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing += u32::from(is_to_apply);
+        }
+    }
+
+    pub(super) fn subscribing_ends(&mut self, conn: ConnId, is_to_apply: bool) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing -= u32::from(is_to_apply && state.subscribing > 0);
+        }
     }
 
     fn is_shared(&self, session: SessionKey, slot: u32) -> bool {
@@ -130,10 +165,15 @@ impl Core {
         let too_many_versions = session.subscriptions.len() > 2 * limits.subscriptions_max
             || session.snapshots.len() > 2 * limits.subscriptions_max;
         let too_many = session.subscriptions.open_count() >= limits.subscriptions_max || groups_full;
-        if too_many_versions || (existing.is_none() && too_many) {
+        // As with their number, the bytes of closed versions come on top until they were read past.
+        let bytes = session.subscriptions.bytes() + name_bytes(parsed.share.as_ref(), &parsed.filter);
+        let too_long = bytes > limits.subscription_bytes_max * if existing.is_some() { 2 } else { 1 };
+        if too_many_versions || too_long || (existing.is_none() && too_many) {
+            self.work.counters.limited("subscriptions");
             return QUOTA_EXCEEDED;
         }
-        // [MQTT5-3.8.4-4] and Retain Handling; shared subscriptions get no retained messages. [MQTT5-3.8.3.1]
+        // [MQTT5-3.8.4-4] [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]; shared subscriptions get no retained messages
+        // (section 4.8.2).
         let wants_retained = match wanted.retain_handling {
             0 => true,
             1 => existing.is_none(),
@@ -164,7 +204,11 @@ impl Core {
             }
         };
         if wants_retained && parsed.share.is_none() {
-            subscribed.snapshots.push(slot);
+            if is_status_filter(parsed.filter.as_str()) {
+                subscribed.status.push(slot);
+            } else {
+                subscribed.snapshots.push(slot);
+            }
         }
         if let (Some(share), true) = (&parsed.share, !is_same) {
             self.expect_member(subscribed.session, share, &parsed.filter);
@@ -178,8 +222,14 @@ impl Core {
         if let Some(session) = self.sessions.get_mut(key) {
             session.subscriptions.close(slot, heir);
             match heir {
-                Some(heir) => session.snapshots.pass_on(slot, heir),
-                None => session.snapshots.cancel(slot),
+                Some(heir) => {
+                    session.snapshots.pass_on(slot, heir);
+                    session.status.pass_on(slot, heir);
+                }
+                None => {
+                    session.snapshots.cancel(slot);
+                    session.status.cancel(slot);
+                }
             }
         }
         self.store_subscription(key, slot);
@@ -260,6 +310,7 @@ impl Core {
             let (packet_id, reasons) = (subscribed.packet_id, &subscribed.reasons[..]);
             turn.wire.send(conn, PacketOut::SubAck { packet_id, reasons });
         }
+        self.begin_status(conn, key, &subscribed.status);
         self.begin_snapshots(conn, key, subscribed.snapshots, commit);
         self.pump(key, turn);
     }
@@ -349,7 +400,9 @@ impl Core {
             .in_flight
             .oldest_commit()
             .map_or(head, |oldest| oldest.min(head));
-        for slot in session.subscriptions.forget_before(needed) {
+        // A retained message that may have to be sent again bears the identifier of the subscription that it was sent for.
+        let in_flight = session.in_flight.retained_slots();
+        for slot in session.subscriptions.forget_before(needed, &in_flight) {
             if session.is_durable() {
                 let began = persist::subscription_key(&session.client_id, slot);
                 self.work.delete(Space::Session, began);
@@ -379,8 +432,13 @@ impl Core {
             reasons: Vec::with_capacity(unsubscribe.filters.len()),
             closed: Vec::new(),
         };
+        let in_use = self.is_packet_id_in_use(state, Some(unsubscribe.packet_id));
         for filter in &unsubscribe.filters {
-            let reason = self.unsubscribe_one(&mut unsubscribed, filter);
+            let reason = if in_use {
+                PACKET_ID_IN_USE
+            } else {
+                self.unsubscribe_one(&mut unsubscribed, filter)
+            };
             unsubscribed.reasons.push(reason);
         }
         let kind = self.sessions.get(state.session).map(|session| session.kind);
@@ -400,6 +458,7 @@ impl Core {
             let commit = self.newest();
             return self.unsubscribed(conn, unsubscribed, commit, turn);
         }
+        self.subscribing_begins(conn, unsubscribed.is_to_apply());
         self.answer_after_commit(conn, Awaited::Unsubscribed(Box::new(unsubscribed)));
     }
 
@@ -417,7 +476,7 @@ impl Core {
         0
     }
 
-    /// An UNSUBSCRIBE takes effect after `commit`. [MQTT5-3.10.4-4]
+    /// An UNSUBSCRIBE takes effect after `commit`. [MQTT5-3.10.4-2] [MQTT5-3.10.4-4]
     pub(super) fn unsubscribed<W: Wire>(
         &mut self,
         conn: ConnId,

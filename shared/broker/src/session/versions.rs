@@ -40,6 +40,10 @@ impl SubscriptionVersion {
         !self.closing
     }
 
+    fn name_bytes(&self) -> usize {
+        name_bytes(self.share.as_ref(), &self.filter)
+    }
+
     pub(super) fn covers(&self, commit: CommitNumber) -> bool {
         self.since.is_some_and(|since| since < commit) && self.until.is_none_or(|until| commit <= until)
     }
@@ -50,7 +54,11 @@ impl SubscriptionVersion {
 pub(super) struct Subscriptions {
     versions: BTreeMap<u32, SubscriptionVersion>,
     open: HashMap<(Option<ShareName>, Filter), u32>,
+    /// Shared ones among `open`.
+    open_shared: usize,
     next_slot: u32,
+    /// Of the names of all versions.
+    bytes: usize,
 }
 
 /// What the own subscriptions of a session say of one record.
@@ -72,6 +80,15 @@ impl Subscriptions {
 
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
+    }
+
+    pub(super) fn open_shared_count(&self) -> usize {
+        self.open_shared
+    }
+
+    /// Bytes of filters and share names, closed versions included.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn next_slot(&self) -> u32 {
@@ -103,9 +120,13 @@ impl Subscriptions {
     fn insert(&mut self, version: SubscriptionVersion) {
         self.next_slot = self.next_slot.max(version.slot + 1);
         if version.is_open() {
-            self.open.insert(name_of(&version), version.slot);
+            let replaced = self.open.insert(name_of(&version), version.slot);
+            self.open_shared += usize::from(replaced.is_none() && version.share.is_some());
         }
-        self.versions.insert(version.slot, version);
+        self.bytes += version.name_bytes();
+        if let Some(replaced) = self.versions.insert(version.slot, version) {
+            self.bytes -= replaced.name_bytes();
+        }
     }
 
     /// The version will end; `heir` replaces it and takes over its snapshot.
@@ -120,6 +141,7 @@ impl Subscriptions {
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<SubscriptionVersion> {
         let version = self.versions.remove(&slot)?;
+        self.bytes -= version.name_bytes();
         self.forget_name(&name_of(&version), slot);
         Some(version)
     }
@@ -127,6 +149,7 @@ impl Subscriptions {
     fn forget_name(&mut self, name: &(Option<ShareName>, Filter), slot: u32) {
         if self.open.get(name) == Some(&slot) {
             self.open.remove(name);
+            self.open_shared -= usize::from(name.0.is_some());
         }
     }
 
@@ -169,18 +192,25 @@ impl Subscriptions {
         matched
     }
 
-    /// Removes the versions that end before `commit` and gives their slots.
-    pub(super) fn forget_before(&mut self, commit: CommitNumber) -> Vec<u32> {
+    /// Removes the versions that end before `commit`, but for those in `kept`, and gives their slots.
+    pub(super) fn forget_before(&mut self, commit: CommitNumber, kept: &[u32]) -> Vec<u32> {
         let mut gone = Vec::new();
+        let bytes = &mut self.bytes;
         self.versions.retain(|_, version| {
-            let past = version.until.is_some_and(|until| until < commit);
+            let past = version.until.is_some_and(|until| until < commit) && !kept.contains(&version.slot);
             if past {
+                *bytes -= version.name_bytes();
                 gone.push(version.slot);
             }
             !past
         });
         gone
     }
+}
+
+/// Bytes of a name, as they count for the bound.
+pub(super) fn name_bytes(share: Option<&ShareName>, filter: &Filter) -> usize {
+    filter.as_str().len() + share.map_or(0, |share| share.as_str().len())
 }
 
 fn name_of(version: &SubscriptionVersion) -> (Option<ShareName>, Filter) {

@@ -1,8 +1,9 @@
 //! Wills: kept with the session, sent when the connection ends in any way but a DISCONNECT with reason 0x00.
 //!
-//! A will of a durable session is part of its stored state; sending it (the record) and forgetting it (the state) are one
-//! commit, so a crash neither loses nor doubles it. After a restart every will that is still stored belongs to a connection that
-//! the crash ended. Wills of other sessions die with the process.
+//! A will is part of the stored state of its session, also of one that ends with its connection; sending it (the record) and
+//! forgetting it (the state) are one commit, so a crash neither loses nor doubles it. After a restart every will that is still
+//! stored belongs to a connection that has ended: its delay counts from then, or from the restart where nobody knows when.
+//! The bytes of all wills together are bounded.
 
 use std::time::Duration;
 
@@ -12,9 +13,35 @@ use super::Core;
 use super::expiry::Timer;
 use super::state::SessionKey;
 use super::turn::Turn;
-use crate::wire::Wire;
+use crate::wire::{Connect, Will, Wire};
+
+fn size_of(will: &Will) -> usize {
+    will.topic.len() + will.payload.len() + will.properties.len()
+}
 
 impl Core {
+    /// Replaces the will of a session. [MQTT5-3.1.2-7]
+    pub(super) fn set_will(&mut self, key: SessionKey, will: Option<Will>) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.will_bytes -= session.will.as_deref().map_or(0, size_of);
+            self.will_bytes += will.as_ref().map_or(0, size_of);
+            session.will = will.map(Box::new);
+        }
+    }
+
+    /// Whether the bound on the bytes of all wills admits the one of this CONNECT, which takes the place of an earlier one.
+    pub(super) fn has_room_for_will(&self, connect: &Connect) -> bool {
+        let Some(will) = &connect.will else {
+            return true;
+        };
+        let session = self
+            .sessions
+            .find(&connect.client_id)
+            .and_then(|key| self.sessions.get(key));
+        let present = session.and_then(|session| session.will.as_deref()).map_or(0, size_of);
+        self.will_bytes - present + size_of(will) <= self.config.limits.will_bytes_max
+    }
+
     /// The connection ended abnormally: the will is sent after its delay, or when the session ends if that is earlier.
     /// [MQTT5-3.1.2-8] [MQTT5-3.1.3-9]
     pub(super) fn schedule_will<W: Wire>(&mut self, key: SessionKey, turn: &mut Turn<'_, W>) {
@@ -32,7 +59,7 @@ impl Core {
         session.will_due = Some(self.timers.add(at, Timer::Will(key)));
     }
 
-    /// A new connection goes on with the session: only a will without delay is sent.
+    /// A new connection goes on with the session: only a will without delay is sent. [MQTT5-3.1.2-8] [MQTT5-3.1.3-9]
     pub(super) fn will_at_takeover<W: Wire>(&mut self, key: SessionKey, turn: &mut Turn<'_, W>) {
         let session = self.sessions.get_mut(key);
         if session.is_some_and(|session| session.will.as_ref().is_some_and(|will| will.delay_secs == 0)) {
@@ -40,7 +67,7 @@ impl Core {
         }
     }
 
-    /// Publishes the will, if there is one, and forgets it.
+    /// Publishes the will, if there is one, and forgets it. Its expiry counts from now. [MQTT5-3.1.2-10]
     pub(super) fn send_will<W: Wire>(&mut self, key: SessionKey, turn: &mut Turn<'_, W>) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -49,6 +76,7 @@ impl Core {
         let Some(will) = session.will.take() else {
             return;
         };
+        self.will_bytes -= size_of(&will);
         let client_id = session.client_id.clone();
         let record = Record {
             device: &client_id,
@@ -64,7 +92,8 @@ impl Core {
             path: "",
         };
         self.accept(&record, turn);
-        self.store_session(key, turn.now);
+        self.store_session(key);
         self.work.want_commit();
+        self.note_idle(key);
     }
 }

@@ -1,7 +1,7 @@
 //! What the core owes to the outside: changes for the store, answers that wait for them, reads and scans to be asked for.
 //!
 //! The commit under construction gets the ticket `open`. What waits for it is kept in one list in the order of tickets, which is
-//! also the order in which answers leave each connection ([MQTT5-4.6.0-2], [MQTT5-4.6.0-3], [MQTT5-4.6.0-4]).
+//! also the order in which answers leave each connection, as 5.0 asks of clients ([MQTT5-4.6.0-2] to [MQTT5-4.6.0-4]).
 //! Keyed changes are gathered by key, the last one wins, so that a commit never holds two changes of one key.
 
 use std::collections::{HashMap, VecDeque};

@@ -26,6 +26,11 @@ impl Client {
         Self::of(TcpStream::connect(addr).unwrap(), 4)
     }
 
+    /// The same, for a conversation in version 5.
+    pub(crate) fn open_v5(addr: SocketAddr) -> Self {
+        Self::of(TcpStream::connect(addr).unwrap(), 5)
+    }
+
     /// The same of a socket that is there.
     pub(crate) fn of(stream: TcpStream, version: u8) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -72,6 +77,19 @@ impl Client {
     /// Like `send`, for a peer that may have closed already.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).ok();
+    }
+
+    /// False once the server has closed.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Without waiting, and without taking it.
+    pub(crate) fn has_something_to_read(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).unwrap();
+        seen
     }
 
     /// Next whole packet; `None` when the server has closed.

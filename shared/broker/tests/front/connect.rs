@@ -233,3 +233,176 @@ fn a_panic_in_the_core_is_reported_and_ends_the_server() {
     assert_eq!(client.packet(), None);
     assert_eq!(server.shutdown(Duration::from_secs(10)), Shutdown::Failed);
 }
+
+fn connect_with(version: u8, flags: u8, properties: &[u8], rest: &[&[u8]]) -> Vec<u8> {
+    let mut body = connect(version, "c", flags, 60, properties)[2..].to_vec();
+    for field in rest {
+        body.extend_from_slice(&(field.len() as u16).to_be_bytes());
+        body.extend_from_slice(field);
+    }
+    frame(0x10, &body)
+}
+
+/// [MQTT5-3.1.4-1] [MQTT5-3.1.4-2] [MQTT3-3.1.4-1]
+#[test]
+fn a_connect_that_breaks_a_rule_is_refused_with_its_reason() {
+    let node = Node::start();
+    let mut overlong = connect(5, "c", 2, 60, &[]);
+    overlong.splice(1..2, [overlong[1] | 0x80, 0]);
+    let mut with_flags = connect(5, "c", 2, 60, &[]);
+    with_flags[0] = 0x12;
+    let table: &[(&str, Vec<u8>, u8)] = &[
+        ("reserved flag", connect_with(5, 0x03, &[], &[]), 0x81),
+        ("flags of the fixed header", with_flags, 0x81),
+        ("user name without its flag", connect_with(5, 0x02, &[], &[b"u"]), 0x81),
+        (
+            "password without its flag",
+            connect_with(5, 0x82, &[], &[b"u", b"p"]),
+            0x81,
+        ),
+        ("user name is missing", connect_with(5, 0x82, &[], &[]), 0x81),
+        (
+            "null character in the user name",
+            connect_with(5, 0x82, &[], &[b"a\0"]),
+            0x81,
+        ),
+        ("length not in its shortest form", overlong, 0x81),
+        ("property of a PUBLISH", connect_with(5, 0x02, &[0x23, 0, 1], &[]), 0x81),
+        ("receive maximum 0", connect_with(5, 0x02, &[0x21, 0, 0], &[]), 0x82),
+        (
+            "property twice",
+            connect_with(5, 0x02, &[0x22, 0, 1, 0x22, 0, 1], &[]),
+            0x82,
+        ),
+        (
+            "authentication data alone",
+            connect_with(5, 0x02, b"\x16\x00\x01a", &[]),
+            0x82,
+        ),
+        (
+            "method that nobody knows",
+            connect_with(5, 0x02, b"\x15\x00\x01a", &[]),
+            0x8C,
+        ),
+    ];
+    for (name, packet, reason) in table {
+        let (mut client, ack) = Client::connect(node.addr(), 5, packet);
+        // A refusal says that there is no session. [MQTT5-3.2.2-6]
+        assert_eq!((ack[2], ack[3]), (0, *reason), "{name}: {ack:02X?}");
+        // And why, in words.
+        assert_eq!(
+            (ack[5], ack.len()),
+            (0x1F, usize::from(ack[1]) + 2),
+            "{name}: {ack:02X?}"
+        );
+        assert_eq!(client.packet(), None, "{name}"); // [MQTT5-3.2.2-7]
+    }
+    for packet in [
+        connect_with(4, 0x03, &[], &[]),
+        connect_with(4, 0x82, &[], &[b"a\0"]),
+        connect_with(4, 0x02, &[], &[b"u"]),
+    ] {
+        let mut client = Client::open(node.addr());
+        client.send(&packet);
+        assert_eq!(client.packet(), None, "{packet:02X?}");
+    }
+}
+
+#[test]
+fn a_will_that_could_not_be_published_is_refused() {
+    let node = Node::start();
+    let ask = |properties: &[u8], topic: &[u8], payload: &[u8]| {
+        let mut body = connect(5, "c", 0x06, 60, &[])[2..].to_vec();
+        body.push(properties.len() as u8);
+        body.extend_from_slice(properties);
+        for field in [topic, payload] {
+            body.extend_from_slice(&(field.len() as u16).to_be_bytes());
+            body.extend_from_slice(field);
+        }
+        Client::connect(node.addr(), 5, &frame(0x10, &body)).1[3]
+    };
+    assert_eq!(ask(b"\x02\x00\x00\x00\x00\x01\x00", b"t", b"x"), 0);
+    assert_eq!(ask(&[], b"a/+", b"x"), 0x90);
+    assert_eq!(ask(&[], b"", b"x"), 0x90);
+    assert_eq!(ask(&[], b"a\0", b"x"), 0x81);
+    assert_eq!(ask(&[0x01, 1], b"t", b"\xFF"), 0x99);
+    assert_eq!(ask(b"\x08\x00\x01#", b"t", b"x"), 0x82);
+}
+
+/// As mosquitto does: no reserved bits, but a client identifier is wanted.
+#[test]
+fn mqtt_3_1_is_served_with_its_own_rules() {
+    let node = Node::start();
+    let packet = |first: u8, flags: u8, id: &str| {
+        let mut body = Vec::new();
+        text(&mut body, "MQIsdp");
+        body.extend_from_slice(&[3, flags, 0, 60]);
+        text(&mut body, id);
+        frame(first, &body)
+    };
+    let ask = |packet: &[u8]| Client::connect(node.addr(), 4, packet).1;
+    assert_eq!(ask(&packet(0x10, 0x01, "p")), [0x20, 2, 0, 0]);
+    assert_eq!(ask(&packet(0x14, 0x02, "p")), [0x20, 2, 0, 0]);
+    assert_eq!(ask(&packet(0x10, 0x02, "")), [0x20, 2, 0, 2]);
+    // A session that goes on is not announced: the byte is reserved.
+    for _ in 0..2 {
+        assert_eq!(ask(&packet(0x10, 0x00, "kept")), [0x20, 2, 0, 0]);
+    }
+}
+
+/// A CONNECT whose length ends within its protocol name once made a thread panic, and once waited for ever.
+#[test]
+fn a_connect_that_ends_too_early_is_closed_at_once() {
+    let node = Node::start();
+    for remaining in 0..7 {
+        let mut client = Client::open(node.addr());
+        client.send(&[&[0x10, remaining][..], b"\x00\x04MQTT\x05"].concat());
+        assert_eq!(client.packet(), None, "{remaining}");
+    }
+    Client::clean(node.addr(), 4, "a").expect_nothing();
+    assert!(node.server.as_ref().unwrap().failed().borrow().is_none());
+}
+
+#[test]
+fn half_sent_connects_are_bounded_and_lock_nobody_out() {
+    // The budget is four packets of the largest size.
+    let config = MqttServerConfig {
+        packet_max: 500_000,
+        partial_bytes_max: 0,
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    let value = "x".repeat(60_000);
+    let mut block = Vec::new();
+    for _ in 0..8 {
+        block.push(0x26);
+        text(&mut block, "a");
+        text(&mut block, &value);
+    }
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x3C".to_vec();
+    body.extend_from_slice(&frame(0, &block)[1..]);
+    text(&mut body, "holder");
+    let whole = frame(0x10, &body);
+    let mut holders: Vec<Client> = (0..5)
+        .map(|_| {
+            let mut holder = Client::open_v5(node.addr());
+            holder.send(&whole[..whole.len() - 1]);
+            holder
+        })
+        .collect();
+    // One of them has to make way, and is told. The others may go on.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holders.iter().any(Client::has_something_to_read) {
+        assert!(Instant::now() < deadline, "nobody made way");
+        std::thread::yield_now();
+    }
+    let mut reasons: Vec<u8> = holders
+        .iter_mut()
+        .map(|holder| {
+            holder.try_send(&whole[whole.len() - 1..]);
+            holder.packet().map_or(0xFF, |ack| ack[3])
+        })
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, [0, 0, 0, 0, 0x97]);
+}

@@ -15,11 +15,32 @@ use crate::node::{Node, config};
 fn table() -> Vec<(&'static str, Vec<u8>, u8)> {
     vec![
         ("reserved type", vec![0x00, 0], 0x81),
+        ("length in two bytes that needs one", vec![0xC0, 0x80, 0x00], 0x81),
+        (
+            "property length in two bytes that needs one",
+            vec![0x30, 5, 0, 1, b'a', 0x80, 0x00],
+            0x81,
+        ),
+        (
+            "response topic with a wildcard",
+            publish_with(5, 0, "a", 0, b"\x08\x00\x01#", b""),
+            0x82,
+        ),
+        (
+            "empty response topic",
+            publish_with(5, 0, "a", 0, b"\x08\x00\x00", b""),
+            0x82,
+        ),
+        (
+            "null character in a content type",
+            publish_with(5, 0, "a", 0, b"\x03\x00\x01\x00", b""),
+            0x81,
+        ),
         ("flags of PINGREQ", vec![0xC1, 0], 0x81),
         ("PINGREQ with a body", vec![0xC0, 1, 0], 0x81),
         ("QoS 3", vec![0x36, 6, 0, 1, b'a', 0, 1, 0], 0x81),
         ("DUP with QoS 0", vec![0x38, 4, 0, 1, b'a', 0], 0x81),
-        ("packet id 0", publish(5, 0x02, "a", 0, b"x"), 0x81),
+        ("packet id 0", publish(5, 0x02, "a", 0, b"x"), 0x82),
         ("topic longer than its packet", vec![0x30, 3, 0, 9, b'a'], 0x81),
         (
             "property length of 256 MB",
@@ -36,7 +57,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, u8)> {
         ("topic is not UTF-8", vec![0x30, 5, 0, 2, 0xC3, 0x28, 0], 0x81),
         ("null character in a topic", publish(5, 0, "a\0b", 0, b""), 0x81),
         ("surrogate in a topic", vec![0x30, 6, 0, 3, 0xED, 0xA0, 0x80, 0], 0x81),
-        ("wildcard in a topic", publish(5, 0, "a/+", 0, b""), 0x90),
+        ("wildcard in a topic", publish(5, 0, "a/+", 0, b""), 0x81),
         ("no topic, no alias", publish(5, 0, "", 0, b""), 0x82),
         (
             "subscription identifier",
@@ -44,6 +65,30 @@ fn table() -> Vec<(&'static str, Vec<u8>, u8)> {
             0x82,
         ),
         ("alias 0", publish_with(5, 0, "a", 0, &[0x23, 0, 0], b""), 0x94),
+    ]
+}
+
+/// The same for control packets.
+fn control_table() -> Vec<(&'static str, Vec<u8>, u8)> {
+    vec![
+        (
+            "subscription identifier in two bytes",
+            vec![0x82, 10, 0, 1, 3, 0x0B, 0x81, 0, 0, 1, b'a', 0],
+            0x81,
+        ),
+        ("packet id 0 in PUBACK", vec![0x40, 2, 0, 0], 0x82),
+        ("packet id 0 in SUBSCRIBE", subscribe(5, 0, "a", 0), 0x82),
+        ("packet id 0 in UNSUBSCRIBE", vec![0xA2, 6, 0, 0, 0, 0, 1, b'a'], 0x82),
+        ("reason code that PUBACK does not know", vec![0x40, 3, 0, 1, 0x05], 0x82),
+        ("reason code that PUBREL does not know", vec![0x62, 3, 0, 1, 0x10], 0x82),
+        ("reason code that a client may not send", vec![0xE0, 1, 0x8E], 0x82),
+        ("empty filter", subscribe(5, 1, "", 0), 0x81),
+        ("wildcard within a level", subscribe(5, 1, "a#", 0), 0x81),
+        ("null character in a filter", subscribe(5, 1, "a\0", 0), 0x81),
+        ("share without a filter", subscribe(5, 1, "$share/g", 0), 0x82),
+        ("QoS 3 in SUBSCRIBE", subscribe(5, 1, "a", 3), 0x82),
+        ("AUTH with flags", vec![0xF1, 0], 0x81),
+        ("DISCONNECT with flags", vec![0xE1, 0], 0x81),
         ("CONNACK from a client", vec![0x20, 2, 0, 0], 0x82),
         ("PINGRESP from a client", vec![0xD0, 0], 0x82),
         ("SUBSCRIBE without a filter", vec![0x82, 3, 0, 1, 0], 0x82),
@@ -66,7 +111,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, u8)> {
 fn malformed_packets_get_their_reason_and_a_closed_socket() {
     let node = Node::start();
     let mut bystander = Client::clean(node.addr(), 4, "bystander");
-    for (name, packet, reason) in table() {
+    for (name, packet, reason) in table().into_iter().chain(control_table()) {
         let mut client = Client::clean(node.addr(), 5, "bad");
         client.send(&packet);
         let answer = client.packet().unwrap_or_else(|| panic!("{name}: no DISCONNECT"));
@@ -83,12 +128,53 @@ fn a_version_3_client_is_closed_without_a_word() {
     for packet in [
         vec![0x00, 0],
         publish(4, 0, "a/+", 0, b""),
+        publish(4, 0x02, "a", 0, b""),
+        subscribe(4, 1, "a\0", 0),
+        subscribe(4, 1, "", 0),
+        subscribe(4, 1, "#/a", 0),
+        vec![0xA2, 4, 0, 1, 0, 0],
+        vec![0xE1, 0],
+        vec![0xE0, 1, 0],
         vec![0x82, 2, 0, 1],
         vec![0xF0, 0],
     ] {
         let mut client = Client::clean(node.addr(), 4, "bad");
         client.send(&packet);
         assert_eq!(client.packet(), None, "{packet:02X?}");
+    }
+}
+
+/// A reset once overtook the DISCONNECT of a client that was still sending.
+#[test]
+fn a_client_that_is_still_sending_can_read_why_it_was_disconnected() {
+    let node = Node::start();
+    for fault in [vec![0xC1, 0], vec![0x30, 0x80, 0x80, 0x80, 1]] {
+        let reason = if fault.len() == 2 { 0x81 } else { 0x95 };
+        let mut client = Client::clean(node.addr(), 5, "talker");
+        client.send(&publish(5, 0x02, "t", 1, b"x"));
+        client.send(&fault);
+        for _ in 0..32 {
+            client.send(&[0xAA; 32 << 10]);
+        }
+        let mut answer = client.packet().expect("PUBACK or DISCONNECT");
+        if answer[0] == 0x40 {
+            answer = client.packet().expect("DISCONNECT");
+        }
+        assert_eq!((answer[0], answer[2]), (0xE0, reason), "{answer:02X?}");
+        assert_eq!(client.packet(), None);
+    }
+}
+
+/// A client that never stops talking is closed all the same.
+#[test]
+fn the_wait_for_a_client_to_read_its_disconnect_is_bounded() {
+    let node = Node::start();
+    let mut client = Client::clean(node.addr(), 5, "talker");
+    client.send(&[0xC1, 0]);
+    client.stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    let started = std::time::Instant::now();
+    while client.try_write(&[0xAA; 64]) {
+        assert!(started.elapsed() < Duration::from_secs(10), "still open");
     }
 }
 
@@ -182,6 +268,7 @@ fn random_and_mutated_bytes_never_disturb_a_bystander() {
     let bystander = RefCell::new(Client::clean(node.addr(), 4, "bystander"));
     let good: Vec<Vec<u8>> = table()
         .into_iter()
+        .chain(control_table())
         .map(|(_, packet, _)| packet)
         .chain([publish(5, 2, "t", 1, b"x")])
         .collect();

@@ -213,3 +213,29 @@ fn a_full_store_refuses_version_5_and_holds_version_3_without_an_ack_until_there
     answers.sort();
     assert_eq!(answers, [ack(0x40, 1), vec![0xD0, 0]]);
 }
+
+#[test]
+fn a_flood_of_publishes_on_one_connection_does_not_starve_another() {
+    let node = Node::start();
+    let flood: Vec<u8> = publish(4, 0x00, "local/flood", 0, b"x").repeat(50_000);
+    let addr = node.addr();
+    let flooding = std::thread::spawn(move || {
+        let mut client = Client::clean(addr, 4, "flood");
+        for _ in 0..40 {
+            client.send(&flood);
+        }
+        client.expect_nothing();
+    });
+    let mut bystander = Client::clean(addr, 5, "bystander");
+    let mut slowest = Duration::ZERO;
+    let mut pings = 0;
+    while !flooding.is_finished() {
+        let asked = Instant::now();
+        bystander.expect_nothing();
+        slowest = slowest.max(asked.elapsed());
+        pings += 1;
+    }
+    flooding.join().unwrap();
+    // The flood takes longer than this in all; a read buffer of it takes a fraction of a millisecond.
+    assert!(pings > 20 && slowest < Duration::from_secs(1), "{pings} pings, slowest {slowest:?}");
+}

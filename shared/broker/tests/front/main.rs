@@ -5,6 +5,8 @@
 // The helpers here are test code too, which the lint does not see.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
+mod auth;
 mod client;
 mod connect;
 mod hostile;
@@ -13,3 +15,10 @@ mod node;
 mod publish;
 mod session;
 mod shutdown;
+mod sys;
+mod tls;
+mod ws;
+/// The raw WebSocket client of the end-to-end tests.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../tests/src/ws.rs"]
+mod ws_client;

@@ -93,5 +93,6 @@ pub(crate) fn setup(store: &Store, limits: CoreLimits) -> CoreSetup {
         },
         route: Box::new(move || Box::new(AllTo(lane))),
         node_name: "test".to_owned(),
+        status: Box::new(|_| Vec::new()),
     }
 }

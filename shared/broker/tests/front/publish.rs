@@ -180,3 +180,91 @@ fn several_filters_in_one_subscribe_get_one_code_each() {
     client.send(&packet);
     client.expect(&[0x90, 5, 0, 9, 0, 1, 0]);
 }
+
+/// [MQTT5-3.3.2-4] [MQTT5-3.3.2-6] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18]
+#[test]
+fn an_indicator_of_zero_and_the_order_of_scattered_properties_travel() {
+    let node = Node::start();
+    let mut subscriber = Client::clean(node.addr(), 5, "sub");
+    subscriber.subscribe("t", 1);
+    let mut publisher = Client::clean(node.addr(), 5, "pub");
+    let sent =
+        b"\x26\x00\x01b\x00\x011\x23\x00\x03\x01\x00\x02\x00\x00\x0E\x10\x26\x00\x01a\x00\x012\x26\x00\x01b\x00\x011";
+    publisher.send(&publish_with(5, 0x02, "t", 1, sent, b"\xFF"));
+    publisher.expect(&ack(0x40, 1));
+    let message = subscriber.publish();
+    let travelling = b"\x26\x00\x01b\x00\x011\x01\x00\x26\x00\x01a\x00\x012\x26\x00\x01b\x00\x011";
+    assert_eq!(message.properties[..1], [0x02]);
+    assert_eq!(message.properties[5..], travelling[..]);
+}
+
+/// The codec of ntex-mqtt refuses it; the standard does not.
+#[test]
+fn a_message_expiry_of_zero_is_taken() {
+    let node = Node::start();
+    let mut publisher = Client::clean(node.addr(), 5, "pub");
+    publisher.send(&publish_with(5, 0x02, "t", 1, &[0x02, 0, 0, 0, 0], b"x"));
+    publisher.expect(&ack(0x40, 1));
+    publisher.expect_nothing();
+}
+
+#[test]
+fn a_payload_that_is_not_the_text_it_says_is_refused_in_its_turn() {
+    let node = Node::start();
+    let mut subscriber = Client::clean(node.addr(), 5, "sub");
+    subscriber.subscribe("t", 2);
+    let mut publisher = Client::clean(node.addr(), 5, "pub");
+    let text = &[0x01, 1][..];
+    publisher.send(
+        &[
+            publish_with(5, 0x00, "t", 0, text, b"\xC3\x28"),
+            publish_with(5, 0x02, "t", 1, text, "gr\u{FC}n".as_bytes()),
+            publish_with(5, 0x02, "t", 2, text, b"\xC3\x28"),
+            publish_with(5, 0x04, "t", 3, text, b"\xFF"),
+            publish_with(5, 0x02, "t", 4, &[0x01, 0], b"\xFF"),
+        ]
+        .concat(),
+    );
+    let mut answers: Vec<_> = (0..4).map(|_| publisher.packet().unwrap()).collect();
+    answers.sort_by_key(|answer| answer[3]);
+    assert_eq!(answers[0], ack(0x40, 1));
+    assert_eq!((answers[1][0], answers[1][4]), (0x40, 0x99));
+    assert_eq!((answers[2][0], answers[2][4]), (0x50, 0x99));
+    assert_eq!(answers[3], ack(0x40, 4));
+    assert_eq!(subscriber.publish().payload, "gr\u{FC}n".as_bytes());
+    assert_eq!(subscriber.publish().payload, b"\xFF");
+    subscriber.expect_nothing();
+}
+
+/// Packets of every kind in one stream, cut everywhere: each is handled once, in order.
+#[test]
+fn packets_are_handled_in_order_however_the_stream_is_cut() {
+    let node = Node::start();
+    for (round, piece) in [1usize, 2, 3, 7, 50, 1000].into_iter().enumerate() {
+        let mut client = Client::clean(node.addr(), 5, "cut");
+        let large = vec![7; 40_000];
+        let mut stream = Vec::new();
+        let mut expected = Vec::new();
+        stream.extend(subscribe(5, 9, "cut/#", 0));
+        for n in 0..6u8 {
+            let payload = if n == 3 && piece > 3 { &large[..] } else { &[n][..] };
+            stream.extend(publish(5, 0, "cut/a", 0, payload));
+            stream.extend([0xC0, 0]);
+            expected.push(payload.to_vec());
+        }
+        for part in stream.chunks(piece) {
+            client.send(part);
+        }
+        let (mut messages, mut pings) = (Vec::new(), 0);
+        while messages.len() < expected.len() || pings < expected.len() {
+            let packet = client.packet().expect("the connection lives");
+            match packet[0] >> 4 {
+                3 => messages.push(crate::client::parse_publish(5, &packet).payload),
+                13 => pings += 1,
+                9 => {}
+                _ => panic!("round {round}: {packet:02X?}"),
+            }
+        }
+        assert!(messages == expected, "round {round}");
+    }
+}

@@ -178,3 +178,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_first_level_is_known_while_something_is_subscribed_below_it() {
+    let mut trie = Trie::new();
+    let filters = ["#", "+/a", "a/$SYS/b"].map(|text| Filter::parse(text).unwrap());
+    for filter in &filters {
+        trie.insert(filter, 1);
+    }
+    assert!(!trie.has_first_level("$SYS"));
+    let below = Filter::parse("$SYS/a/#").unwrap();
+    trie.insert(&below, 1);
+    assert!(trie.has_first_level("$SYS"));
+    trie.remove(&below, &1);
+    assert!(!trie.has_first_level("$SYS"));
+}

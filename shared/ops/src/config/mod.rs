@@ -19,24 +19,27 @@ pub use source::{ConfigSources, Override};
 pub use units::{ByteSize, Millis, Secs, ranged};
 
 use figment::Figment;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Reads the configuration from all `sources`.
 pub fn load<T: DeserializeOwned>(sources: &ConfigSources) -> Result<T, ConfigError> {
-    load_checked(sources, Ok)
+    let figment = source::merge(Figment::new(), sources, std::env::vars_os())?;
+    extract(&figment, Ok)
 }
 
 /// Reads the configuration and turns it into checked values with `check`, whose errors are told with their source.
 ///
+/// What no source sets is taken from `T::default()`, key by key: the default of a table may differ from that of its type.
 /// `check` returns errors made by [`ranged`] or [`ConfigError::invalid`].
 pub fn load_checked<T, C>(
     sources: &ConfigSources,
     check: impl FnOnce(T) -> Result<C, ConfigError>,
 ) -> Result<C, ConfigError>
 where
-    T: DeserializeOwned,
+    T: DeserializeOwned + Default + Serialize,
 {
-    let figment = source::merge(sources, std::env::vars_os())?;
+    let figment = source::merge(source::defaults(&T::default())?, sources, std::env::vars_os())?;
     extract(&figment, check)
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use serde::Serialize;
 
 use super::error::{ConfigError, printable};
 
@@ -92,12 +93,27 @@ impl Provider for Override {
     }
 }
 
-/// Lays `sources` over one another; `env` is the environment of the process.
+/// The values of `defaults`, to lay sources over. Errors call their source "default".
+pub(super) fn defaults(defaults: &impl Serialize) -> Result<Figment, ConfigError> {
+    let broken = |reason: String| ConfigError::Syntax {
+        origin: DEFAULTS.into(),
+        reason,
+    };
+    let value = Value::serialize(defaults).map_err(|error| broken(error.to_string()))?;
+    let values = value.into_dict().ok_or_else(|| broken("expected a table".into()))?;
+    let origin = DEFAULTS.into();
+    Ok(Figment::from(Override { origin, values }))
+}
+
+const DEFAULTS: &str = "default";
+
+/// Lays `sources` over one another and over `base`; `env` is the environment of the process.
 pub(super) fn merge(
+    base: Figment,
     sources: &ConfigSources,
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Figment, ConfigError> {
-    let mut figment = Figment::new();
+    let mut figment = base;
     if let Some(path) = &sources.file {
         figment = figment.merge(read_file(path)?);
     }

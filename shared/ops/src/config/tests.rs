@@ -94,7 +94,7 @@ fn loaded(file: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Node, Confi
     let env = env
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let figment = source::merge(&sources, env)?;
+    let figment = source::merge(Figment::new(), &sources, env)?;
     extract(&figment, |node: Node| {
         ranged(
             "mqtt.packet_max",
@@ -405,6 +405,72 @@ fn listeners_resolve_and_an_unknown_host_names_the_field() {
     let unknown: Listen = "no-such-host.invalid:1".parse().unwrap();
     let text = unknown.resolve("mqtt.listen").unwrap_err().to_string();
     assert!(text.contains("`mqtt.listen` = \"no-such-host.invalid:1\""), "{text}");
+}
+
+/// A node whose default of a table differs from that of the table's type.
+#[derive(Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct Tuned {
+    data_dir: Option<std::path::PathBuf>,
+    mqtt: TunedMqtt,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct TunedMqtt {
+    listen: Listen,
+    tls_listen: Option<Listen>,
+    packet_max: ByteSize,
+}
+
+impl Default for TunedMqtt {
+    fn default() -> Self {
+        Self {
+            listen: Listen::OFF,
+            tls_listen: None,
+            packet_max: ByteSize::mib(1),
+        }
+    }
+}
+
+impl Default for Tuned {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            mqtt: TunedMqtt {
+                listen: Listen::loopback(1883),
+                packet_max: ByteSize::mib(16),
+                ..TunedMqtt::default()
+            },
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_set_leaves_its_neighbours_at_the_default_of_the_node() {
+    let tuned = |set: &str| {
+        let sources = ConfigSources {
+            overrides: vec![Override::from_set(set).unwrap()],
+            ..ConfigSources::default()
+        };
+        load_checked(&sources, |node: Tuned| {
+            ranged(
+                "mqtt.packet_max",
+                node.mqtt.packet_max,
+                ByteSize::kib(1)..=ByteSize::mib(16),
+            )
+            .map(|_| node)
+        })
+    };
+    let node = tuned("mqtt.tls_listen=127.0.0.1:0").unwrap();
+    assert_eq!(node.mqtt.listen, Listen::loopback(1883));
+    assert_eq!(node.mqtt.tls_listen, Some(Listen::loopback(0)));
+    assert_eq!(node.mqtt.packet_max, ByteSize::mib(16));
+    assert_eq!(node.data_dir, None);
+    let error = tuned("mqtt.packet_max=17 MiB").unwrap_err().to_string();
+    assert!(error.starts_with("--set mqtt.packet_max: "), "{error}");
+    let error = tuned("mqtt.nonsense=1").unwrap_err().to_string();
+    assert!(error.contains("unknown key `mqtt.nonsense`"), "{error}");
 }
 
 proptest::proptest! {

@@ -23,7 +23,7 @@ use super::error::IdentityError;
 use super::fingerprint::Fingerprint;
 use super::name::EdgeName;
 use super::peer::edge_uri;
-use super::tls::{CLOUD_NAME, provider};
+use super::tls::{CLOUD_NAME, ring_provider};
 use crate::files::{self, Access};
 
 /// Days for which the CA is valid.
@@ -126,7 +126,7 @@ impl CloudCa {
         let certificate = params.signed_by(&key, &self.issuer)?;
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
+        Ok(Arc::new(CertifiedKey::from_der(chain, key, &ring_provider())?))
     }
 
     /// A certificate for the edge `name`. Of `request` only the public key is used.

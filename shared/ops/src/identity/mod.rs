@@ -36,6 +36,7 @@ pub use name::{EdgeName, EdgeNameError};
 pub use peer::{EdgeIdentity, PeerError};
 pub use registry::{EdgeEntry, EdgeRegistry, Refusal};
 pub use secret::Secret;
+pub(crate) use tls::ring_provider;
 pub use tls::{
     CLOUD_NAME, JOIN_ALPN, LINK_ALPN, Side, cloud_server_config, edge_client_config, explain_crypto_error,
     join_client_config,

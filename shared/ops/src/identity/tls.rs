@@ -34,7 +34,7 @@ pub const JOIN_ALPN: &[u8] = b"fellbeck-join/1";
 /// Certificates of a chain that are compared with a fingerprint.
 const CHAIN_MAX: usize = 8;
 
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn ring_provider() -> Arc<CryptoProvider> {
     static RING: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     RING.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
         .clone()
@@ -42,7 +42,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// For the uplink: shows the edge's certificate and accepts only the cloud that it joined.
 pub fn edge_client_config(keys: &EdgeKeys) -> Result<ClientConfig, IdentityError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(&keys.ca)?)
         .with_client_auth_cert(vec![keys.certificate.clone()], keys.key.expose().clone_key())?;
@@ -52,7 +52,7 @@ pub fn edge_client_config(keys: &EdgeKeys) -> Result<ClientConfig, IdentityError
 
 /// For a join: accepts only a cloud whose chain holds the CA with `fingerprint`, which the token carries.
 pub fn join_client_config(fingerprint: Fingerprint) -> Result<ClientConfig, IdentityError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedCa { fingerprint }))
@@ -63,12 +63,13 @@ pub fn join_client_config(fingerprint: Fingerprint) -> Result<ClientConfig, Iden
 
 /// For the cloud's link endpoint. Client certificates are optional: see the head of this module.
 pub fn cloud_server_config(cloud: &CloudIdentity, now: WallTime) -> Result<ServerConfig, IdentityError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(cloud.ca().certificate())?), provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(cloud.ca().certificate())?), ring_provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
     let certificate = HotCertificate::new(cloud.ca().clone(), now)?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificate));
@@ -118,7 +119,7 @@ impl ServerCertVerifier for PinnedCa {
             .find(|certificate| Fingerprint::of(certificate) == self.fingerprint)
             .ok_or_else(|| CertificateError::Other(OtherError(Arc::new(OtherCa(self.fingerprint)))))?;
         let roots = Arc::new(roots(&ca.clone().into_owned())?);
-        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider())
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, ring_provider())
             .build()
             .map_err(|e| rustls::Error::General(e.to_string()))?;
         let name = ServerName::try_from(CLOUD_NAME).map_err(|e| rustls::Error::General(e.to_string()))?;
@@ -140,11 +141,11 @@ impl ServerCertVerifier for PinnedCa {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &ring_provider().signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        ring_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -1,23 +1,8 @@
-//! Whole packets come out however the stream is cut; broken ones give the right reason and never pass.
+//! Whole packets come out however the stream is cut, and what is kept is charged.
 
 use proptest::prelude::*;
 
 use super::*;
-
-#[derive(Debug, Default)]
-struct Plain(Vec<u8>);
-
-impl Buffer for Plain {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-    fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
-    }
-    fn prepend(&mut self, bytes: &[u8]) {
-        self.0.splice(0..0, bytes.iter().copied());
-    }
-}
 
 fn frames(version: Version) -> Frames {
     Frames::new(version, 1 << 20, &Assembly::new(1 << 20))
@@ -39,57 +24,55 @@ fn publish(payload: usize) -> Vec<u8> {
     packet
 }
 
-fn fault(version: Version, bytes: &[u8]) -> Option<u8> {
-    frames(version)
-        .admit(&mut Plain(bytes.to_vec()))
-        .err()
-        .map(|(_, fault)| fault.reason)
-}
-
-#[test]
-fn malformed_packets_are_told_from_protocol_errors() {
-    let table: &[(Version, &[u8], Option<u8>)] = &[
-        (Version::V3, &[0xC0, 0], None),
-        (Version::V3, &[0xC0, 1, 0], Some(0x81)),
-        (Version::V3, &[0xC1, 0], Some(0x81)),
-        (Version::V3, &[0x00, 0], Some(0x81)),
-        (Version::V3, &[0xF0, 0], Some(0x81)),
-        (Version::V5, &[0xF0, 0], None),
-        (Version::V3, &[0x20, 2, 0, 0], Some(0x82)),
-        (Version::V5, &[0xD0, 0], Some(0x82)),
-        (Version::V3, &[0x60, 2, 0, 1], Some(0x81)),
-        (Version::V3, &[0x36, 5, 0, 1, b'a', 0, 1], Some(0x81)),
-        (Version::V3, &[0x38, 3, 0, 1, b'a'], Some(0x81)),
-        (Version::V3, &[0x30, 2, 0, 10], Some(0x81)),
-        (Version::V3, &[0x32, 3, 0, 1, b'a'], Some(0x81)),
-        // A property length far beyond the packet.
-        (Version::V5, &[0x30, 7, 0, 1, b'a', 0xFF, 0xFF, 0xFF, 0x7F], Some(0x81)),
-        (Version::V5, &[0x30, 3, 0, 1, b'a'], Some(0x81)),
-        (Version::V3, &[0x82, 2, 0, 1], Some(0x82)),
-        (Version::V3, &[0x82, 6, 0, 1, 0, 1, b'a', 0x04], Some(0x81)),
-        (Version::V3, &[0x82, 6, 0, 1, 0, 1, b'a', 0x03], Some(0x81)),
-        (Version::V5, &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x30], Some(0x82)),
-        (Version::V5, &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x40], Some(0x81)),
-        (Version::V5, &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x2E], None),
-        (Version::V3, &[0x82, 5, 0, 1, 0, 1, b'a'], Some(0x81)),
-        (Version::V3, &[0xA2, 2, 0, 1], Some(0x82)),
-        (Version::V3, &[0xA2, 5, 0, 1, 0, 1, b'a'], None),
-        (Version::V3, &[0xE0, 1, 0], Some(0x81)),
-        (Version::V5, &[0xE0, 1, 0], None),
-        (Version::V3, &[0x30, 0xFF, 0xFF, 0xFF, 0xFF], Some(0x81)),
-        (Version::V3, &[0x30, 0xFF, 0xFF, 0xFF, 0x7F], Some(0x95)),
-    ];
-    for (version, bytes, expected) in table {
-        assert_eq!(fault(*version, bytes), *expected, "{version:?} {bytes:02X?}");
+/// Gives bytes to `frames` as a connection would, and returns the packets that are whole.
+fn give(frames: &mut Frames, mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
+    let mut packets = Vec::new();
+    if frames.is_partial() {
+        let Completed { used, packet } = frames.complete(bytes)?;
+        bytes = &bytes[used..];
+        match packet {
+            Some(packet) => {
+                packets.push(packet.clone());
+                frames.recycle(packet);
+            }
+            None => {
+                assert!(bytes.is_empty(), "bytes are left over");
+                return Ok(packets);
+            }
+        }
+    }
+    loop {
+        match frames.head(bytes)? {
+            Head::Known { whole, .. } if whole <= bytes.len() => {
+                packets.push(bytes[..whole].to_vec());
+                bytes = &bytes[whole..];
+            }
+            _ => {
+                if !bytes.is_empty() {
+                    frames.keep(bytes);
+                }
+                return Ok(packets);
+            }
+        }
     }
 }
 
 #[test]
-fn whole_packets_before_a_broken_one_still_count() {
-    let mut buffer = Plain([publish(3), publish(4), vec![0xC1, 0]].concat());
-    let (count, fault) = frames(Version::V3).admit(&mut buffer).unwrap_err();
-    assert_eq!((count, fault.reason), (2, 0x81));
-    assert_eq!(buffer.0, [publish(3), publish(4)].concat());
+fn a_length_that_cannot_be_is_refused() {
+    let reason = |version, bytes: &[u8]| give(&mut frames(version), bytes).err().map(|fault| fault.reason);
+    assert_eq!(reason(Version::V3, &[0x30, 0xFF, 0xFF, 0xFF, 0xFF]), Some(0x81));
+    assert_eq!(reason(Version::V3, &[0x30, 0xFF, 0xFF, 0xFF, 0x7F]), Some(0x95));
+    assert_eq!(reason(Version::V5, &[0xC0, 0x80, 0x00]), Some(0x81));
+    assert_eq!(reason(Version::V3, &[0xC0, 0x80, 0x00]), None);
+}
+
+#[test]
+fn a_length_that_cannot_be_is_refused_when_it_comes_byte_by_byte() {
+    let mut frames = frames(Version::V5);
+    for byte in [0x30, 0xFF, 0xFF, 0xFF] {
+        assert_eq!(give(&mut frames, &[byte]), Ok(Vec::new()));
+    }
+    assert_eq!(give(&mut frames, &[0x7F]).unwrap_err().reason, 0x95);
 }
 
 #[test]
@@ -98,10 +81,10 @@ fn the_budget_for_partial_packets_is_kept_and_given_back() {
     let mut one = Frames::new(Version::V3, 1 << 20, &budget);
     let mut two = Frames::new(Version::V3, 1 << 20, &budget);
     let part = publish(100_000);
-    assert_eq!(one.admit(&mut Plain(part[..12_000].to_vec())), Ok(0));
+    assert_eq!(give(&mut one, &part[..12_000]), Ok(Vec::new()));
     assert_eq!(budget.used(), 12_000 - FREE_BYTES);
     assert!(one.is_partial() && !budget.is_exceeded());
-    assert_eq!(two.admit(&mut Plain(part[..12_000].to_vec())), Ok(0));
+    assert_eq!(give(&mut two, &part[..12_000]), Ok(Vec::new()));
     assert!(budget.is_exceeded());
     one.forget();
     assert_eq!((one.charged(), two.charged()), (0, 12_000 - FREE_BYTES));
@@ -131,29 +114,31 @@ proptest! {
         let packets: Vec<Vec<u8>> = sizes.iter().map(|&size| publish(size)).collect();
         let stream = packets.concat();
         let mut frames = frames(Version::V3);
-        let (mut seen, mut out, mut at) = (0, Vec::new(), 0);
+        let (mut out, mut at) = (Vec::new(), 0);
         for cut in cuts.iter().cycle() {
             let end = (at + cut).min(stream.len());
-            let mut buffer = Plain(stream[at..end].to_vec());
-            seen += frames.admit(&mut buffer).unwrap() as usize;
-            out.extend_from_slice(&buffer.0);
+            out.extend(give(&mut frames, &stream[at..end]).unwrap());
             at = end;
             if at == stream.len() {
                 break;
             }
         }
-        prop_assert_eq!(seen, packets.len());
-        prop_assert_eq!(out, stream);
+        prop_assert_eq!(out, packets);
         prop_assert_eq!(frames.charged(), 0);
         prop_assert!(!frames.is_partial());
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), v5 in any::<bool>()) {
-        let version = if v5 { Version::V5 } else { Version::V3 };
-        let mut buffer = Plain(bytes);
-        if let Ok(count) = frames(version).admit(&mut buffer) {
-            prop_assert!(count == 0 || !buffer.0.is_empty());
+    fn random_bytes_never_panic(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..6), v5: bool) {
+        let mut frames = frames(if v5 { Version::V5 } else { Version::V3 });
+        let (mut given, mut taken) = (0, 0);
+        for part in parts {
+            given += part.len();
+            match give(&mut frames, &part) {
+                Ok(packets) => taken += packets.iter().map(Vec::len).sum::<usize>(),
+                Err(_) => return Ok(()),
+            }
+            prop_assert!(taken <= given);
         }
     }
 }

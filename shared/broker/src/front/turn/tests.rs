@@ -47,6 +47,8 @@ fn broker(store: &Store) -> (Rc<Broker>, mpsc::Receiver<Committed>) {
         submitter,
         failure: Failure::new().0,
         count: Arc::new(AtomicUsize::new(0)),
+        node_name: "test".to_owned(),
+        status: Box::new(|_| Vec::new()),
     };
     let broker = Rc::new(Broker::new(config, parts));
     let connect = Connect {

@@ -75,7 +75,7 @@ fn stored_entry(session: &Session, entry: &Entry) -> Option<StoredEntry> {
             let (slot, _) = session.groups.iter().find(|(_, of)| of == group)?;
             StoredSource::Group(*slot, *position)
         }
-        Source::Retained(topic, commit, slot) => StoredSource::Retained(topic.clone(), *commit, *slot),
+        Source::Retained(topic, commit, slot, _) => StoredSource::Retained(topic.clone(), *commit, *slot),
         Source::Memory(_) | Source::GroupMemory { .. } => return None,
     };
     Some(StoredEntry {

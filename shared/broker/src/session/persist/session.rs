@@ -6,7 +6,6 @@ use fellbeck_core::{ClockQuality, QoS, WallTime};
 
 use super::fields::{take_byte, take_text};
 use super::{DecodeError, VERSION, session_key, versioned};
-use crate::session::Now;
 use crate::session::state::Session;
 use crate::wire::Will;
 
@@ -19,10 +18,10 @@ pub(in crate::session) struct StoredSession {
     pub(in crate::session) will: Option<Will>,
 }
 
-pub(in crate::session) fn session(session: &Session, now: Now) -> (Bytes, Bytes) {
+pub(in crate::session) fn session(session: &Session) -> (Bytes, Bytes) {
     let stored = StoredSession {
         expiry_secs: session.expiry_secs,
-        left: session.attached.is_none().then_some((now.wall, now.clock)),
+        left: session.left,
         will: session.will.as_deref().cloned(),
     };
     (session_key(&session.client_id), stored.encode())

@@ -70,7 +70,7 @@ fn records_of_other_submitters_are_fanned_out() {
     assert_eq!(world.payloads(reader), ["from the link"]);
 }
 
-/// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4]
+/// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT3-3.3.5-1]
 #[test]
 fn overlapping_subscriptions_make_one_delivery_with_the_highest_qos_and_all_identifiers() {
     for config in [edge(), cloud()] {
@@ -293,6 +293,74 @@ fn expiry_counts_down_and_expired_messages_are_not_delivered() {
     assert_eq!(got, [("2".to_owned(), Some(70)), ("3".to_owned(), None)]);
     assert_eq!(world.status("reader").ledger.expired, 1);
     world.assert_books_balance("reader");
+}
+
+/// [MQTT5-3.3.2-5]: nobody has seen it yet, so it expires like any other; a message that was sent does not. [MQTT5-4.3.3-7]
+#[test]
+fn a_message_expires_also_while_it_waits_for_its_packet_id_to_be_durable() {
+    for shared in [false, true] {
+        let mut world = World::new(edge());
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe(reader, if shared { "$share/g/log/#" } else { "log/#" }, 2);
+        let (publisher, _) = world.join(connect("publisher"));
+        for (packet_id, payload) in [(1, "late"), (2, "in time")] {
+            let mut send = Send::new("log/a", payload, 2, packet_id);
+            send.expiry_secs = Some(if packet_id == 1 { 10 } else { 100 });
+            world.publish_with(publisher, &send);
+        }
+        world.submit();
+        world.store.commit(1);
+        world.deliver();
+        world.backlog(reader);
+        world.settle();
+        world.pass(std::time::Duration::from_secs(10));
+        world.unblock(reader);
+        world.settle();
+        let got = world.messages(reader);
+        assert_eq!(
+            (got.len(), &got[0].payload[..], got[0].expiry_secs),
+            (1, "in time", Some(90))
+        );
+        world.cut(reader);
+        world.pass(std::time::Duration::from_secs(100));
+        let (reader, _) = world.join(persistent("reader"));
+        let again = world.messages(reader);
+        assert_eq!((again.len(), again[0].dup, again[0].expiry_secs), (1, true, Some(1)));
+        world.pubrec(reader, again[0].packet_id.unwrap());
+        world.settle();
+        world.pubcomp(reader, again[0].packet_id.unwrap());
+        let group = world.core.groups.iter().next().map(|group| group.reader.ledger.clone());
+        let ledger = group.unwrap_or_else(|| world.status("reader").ledger);
+        assert_eq!((ledger.expired, ledger.acked, ledger.in_flight()), (1, 1, 0));
+        assert_eq!(world.status("reader").in_flight, 0);
+    }
+}
+
+/// An interval of 0 is over at once: nobody is sent the message, whatever kind of session, and it is counted.
+#[test]
+fn a_message_with_an_expiry_of_zero_is_delivered_to_nobody() {
+    for config in [edge(), cloud()] {
+        let mut world = World::new(config);
+        for client in [connect("clean"), persistent("durable")] {
+            let name = client.client_id.clone();
+            let (reader, _) = world.join(client);
+            world.subscribe(reader, "#", 2);
+            for (topic, retain) in [("log/a", false), ("home/a", false), ("log/r", true)] {
+                let packet_id = world.next_packet_id();
+                let mut send = Send::new(topic, "x", 1, packet_id);
+                (send.expiry_secs, send.retain) = (Some(0), retain);
+                let (publisher, _) = world.join(connect("publisher"));
+                world.publish_with(publisher, &send);
+                world.settle();
+                assert_eq!(world.take(publisher), [Out::PubAck(packet_id, 0)]);
+            }
+            assert_eq!(world.take(reader), []);
+            assert!(world.status(&name).ledger.expired >= 2);
+            let (late, _) = world.join(connect("late"));
+            world.subscribe(late, "log/#", 1);
+            assert_eq!(world.take(late), [], "nor as a retained message");
+        }
+    }
 }
 
 /// After a reboot the clock may be anything.

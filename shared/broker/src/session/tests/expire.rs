@@ -60,7 +60,7 @@ fn expiry_goes_on_across_a_restart_when_the_clock_is_known() {
     }
 }
 
-/// [MQTT5-3.14.2-2]
+/// Section 3.14.2.2.2.
 #[test]
 fn disconnect_may_change_the_interval_but_not_from_zero() {
     let mut world = World::new(edge());

@@ -133,6 +133,8 @@ pub(super) struct World {
     pub(super) tape: Tape,
     pub(super) now: Now,
     pub(super) pressure: Pressure,
+    /// Publishes that the core asked to hold, as the front keeps them.
+    held: Vec<(ConnId, Send)>,
     last_conn: u64,
     last_packet_id: u16,
 }
@@ -151,6 +153,7 @@ impl World {
                 clock: ClockQuality::Synced,
             },
             pressure: Pressure::Normal,
+            held: Vec::new(),
             last_conn: 0,
             last_packet_id: 0,
         };
@@ -168,6 +171,7 @@ impl World {
         self.store.crash();
         self.core = Core::new(self.config.clone(), Box::new(Routes), "node");
         self.tape.backlogged.clear();
+        self.held.clear();
         self.restore();
     }
 
@@ -198,6 +202,9 @@ impl World {
         for block in std::mem::take(&mut self.store.tail) {
             self.core.handle_tail(&block, self.now, &mut self.tape);
         }
+        for (conn, send) in std::mem::take(&mut self.held) {
+            self.send_publish(conn, &send);
+        }
     }
 
     /// Answers one read and one scan, if asked for. True when there was one.
@@ -223,6 +230,7 @@ impl World {
         for _ in 0..10_000 {
             self.submit();
             let mut busy = self.store.waiting() > 0 || !self.store.answers.is_empty();
+            busy |= !self.held.is_empty() && self.pressure == Pressure::Normal;
             self.store.commit(1);
             self.deliver();
             busy |= self.look_up();
@@ -277,9 +285,16 @@ impl World {
 
     pub(super) fn publish(&mut self, conn: ConnId, topic: &str, payload: &str, qos: u8) -> u16 {
         let packet_id = self.next_packet_id();
-        let outcome = self.publish_with(conn, &Send::new(topic, payload, qos, packet_id));
-        assert_eq!(outcome, Outcome::Done);
+        self.send_publish(conn, &Send::new(topic, payload, qos, packet_id));
         packet_id
+    }
+
+    /// As the front does it: what is held is offered again when commits were made, and nothing passes it.
+    pub(super) fn send_publish(&mut self, conn: ConnId, send: &Send) {
+        let is_behind = self.held.iter().any(|(of, _)| *of == conn);
+        if is_behind || self.publish_with(conn, send) == Outcome::Hold {
+            self.held.push((conn, send.clone()));
+        }
     }
 
     pub(super) fn publish_with(&mut self, conn: ConnId, send: &Send) -> Outcome {
@@ -307,7 +322,7 @@ impl World {
         let packet_id = self.next_packet_id();
         let mut send = Send::new(topic, payload, qos, packet_id);
         send.retain = true;
-        assert_eq!(self.publish_with(conn, &send), Outcome::Done);
+        self.send_publish(conn, &send);
     }
 
     pub(super) fn subscribe(&mut self, conn: ConnId, filter: &str, qos: u8) -> Vec<u8> {

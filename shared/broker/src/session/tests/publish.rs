@@ -17,7 +17,7 @@ fn puback_leaves_after_the_commit_of_the_record() {
     assert_eq!(world.store.log.len(), 1);
 }
 
-/// [MQTT5-4.6.0-2] [MQTT5-4.6.0-3]: also where a later message needs no commit.
+/// [MQTT3-4.6.0-2] [MQTT3-4.6.0-3], and as 5.0 asks of clients: also where a later message needs no commit.
 #[test]
 fn acknowledgements_leave_in_the_order_of_the_messages() {
     let mut world = World::new(edge());
@@ -105,7 +105,7 @@ fn a_crash_before_the_commit_forgets_record_and_packet_id_together() {
     assert_eq!(world.store.log.len(), 1);
 }
 
-/// [MQTT5-3.3.4-9]
+/// [MQTT5-3.3.4-7]
 #[test]
 fn a_client_above_the_announced_receive_maximum_is_closed() {
     let mut config = edge();
@@ -140,6 +140,96 @@ fn acknowledged_messages_free_the_receive_maximum() {
         world.settle();
         assert_eq!(world.take(conn), [Out::PubComp(two, 0)]);
     }
+}
+
+/// [MQTT5-3.3.4-7]: a refused message counts until its refusal leaves; else the line of refusals would have no bound.
+#[test]
+fn refused_messages_count_until_they_are_answered() {
+    for qos in [1, 2] {
+        let mut config = edge();
+        config.limits.receive_maximum = 3;
+        let mut world = World::new(config);
+        let (conn, _) = world.join(connect("c"));
+        world.publish(conn, "log/a", "taken", 1);
+        for _ in 0..2 {
+            world.publish(conn, "$SYS/x", "refused", qos);
+        }
+        world.publish(conn, "$SYS/x", "too many", qos);
+        assert_eq!(world.take(conn), [Out::Closed(0x93)], "QoS {qos}");
+        let (conn, _) = world.join(connect("c"));
+        for _ in 0..10 {
+            world.publish(conn, "$SYS/x", "refused", qos);
+        }
+        assert_eq!(world.take(conn).len(), 10, "answered at once");
+    }
+}
+
+/// [MQTT5-3.3.4-7]: resends of a former connection count on the present one.
+#[test]
+fn resent_messages_count_on_the_new_connection() {
+    let mut config = edge();
+    config.limits.receive_maximum = 2;
+    let mut world = World::new(config);
+    for first in [1, 3] {
+        let (conn, _) = world.join(persistent("p"));
+        for id in [first, first + 1] {
+            world.publish_with(conn, &Send::new("log/a", "x", 2, id));
+        }
+        world.settle();
+        world.cut(conn);
+    }
+    let (conn, _) = world.join(persistent("p"));
+    for id in 1..4 {
+        let mut send = Send::new("log/a", "x", 2, id);
+        send.dup = true;
+        world.publish_with(conn, &send);
+    }
+    world.settle();
+    assert_eq!(
+        world.take(conn),
+        [Out::PubRec(1, 0), Out::PubRec(2, 0), Out::Closed(0x93)]
+    );
+    assert_eq!(world.store.log.len(), 2, "nothing was stored again");
+}
+
+/// [MQTT5-2.2.1-3]: the packet ID of a QoS 2 message is taken until PUBCOMP has left.
+#[test]
+fn a_packet_id_of_an_unfinished_qos2_message_is_in_use() {
+    let mut world = World::new(edge());
+    let (conn, _) = world.join(persistent("p"));
+    world.publish_with(conn, &Send::new("log/a", "1", 2, 9));
+    world.settle();
+    world.publish_with(conn, &Send::new("log/a", "2", 1, 9));
+    let filters = vec![sub("x", 1), sub("y", 1)];
+    let subscribe = crate::wire::Subscribe {
+        packet_id: 9,
+        subscription_id: None,
+        filters,
+    };
+    world.core.handle_subscribe(conn, subscribe, world.now, &mut world.tape);
+    let unsubscribe = crate::wire::Unsubscribe {
+        packet_id: 9,
+        filters: vec!["x".to_owned()],
+    };
+    world
+        .core
+        .handle_unsubscribe(conn, unsubscribe, world.now, &mut world.tape);
+    world.settle();
+    assert_eq!(
+        world.take(conn),
+        [
+            Out::PubRec(9, 0),
+            Out::PubAck(9, 0x91),
+            Out::SubAck(9, vec![0x91, 0x91]),
+            Out::UnsubAck(9, vec![0x91])
+        ]
+    );
+    assert_eq!(world.store.log.len(), 1);
+    world.pubrel(conn, 9);
+    world.settle();
+    world.publish_with(conn, &Send::new("log/a", "2", 1, 9));
+    world.settle();
+    assert_eq!(world.take(conn), [Out::PubComp(9, 0), Out::PubAck(9, 0)]);
 }
 
 /// A 3.1.1 client was told no bound, so it is held, not closed; its PUBRELs always get through.
@@ -242,4 +332,30 @@ fn the_front_is_asked_to_pause_while_too_much_is_on_its_way() {
     assert!(world.core.wants_pause());
     world.settle();
     assert!(!world.core.wants_pause());
+}
+
+/// Nothing is published that nobody can name: names and filters have the same bound of levels.
+#[test]
+fn a_topic_of_more_levels_than_a_filter_may_have_is_refused() {
+    let mut world = World::new(edge());
+    let (new, _) = world.join(connect("new"));
+    let (old, _) = world.join(old_version(connect("old")));
+    let deep = |levels: usize| "/".repeat(levels - 1);
+    for conn in [new, old] {
+        assert_eq!(world.subscribe(conn, &deep(256), 0), [0]);
+    }
+    assert_eq!(world.subscribe(new, &deep(257), 0), [0x8f]);
+    world.publish(new, &deep(256), "reaches both", 0);
+    assert_eq!(world.payloads(new), ["reaches both"]);
+    assert_eq!(world.payloads(old), ["reaches both"]);
+    world.publish(new, &deep(257), "x", 0);
+    let one = world.publish(new, &deep(257), "x", 1);
+    let two = world.publish(new, &deep(257), "x", 2);
+    assert_eq!(world.take(new), [Out::PubAck(one, 0x90), Out::PubRec(two, 0x90)]);
+    world.publish(old, &deep(257), "x", 1);
+    assert_eq!(world.take(old), [Out::Closed(0x90)]);
+    let mut client = connect("willing");
+    client.will = Some(will(&deep(257), "x"));
+    let conn = world.connect_with(client);
+    assert!(matches!(world.take(conn)[..], [Out::ConnAck { reason: 0x90, .. }]));
 }

@@ -22,7 +22,7 @@ fn reader_with_messages(config: super::super::CoreConfig, qos: u8, count: usize)
     (world, got)
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-4.4.0-2] [MQTT5-3.3.1-1]
+/// [MQTT5-4.4.0-1] [MQTT3-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-3.3.1-1]
 #[test]
 fn unacknowledged_messages_come_again_in_order_with_dup_and_the_same_packet_id() {
     for qos in [1, 2] {
@@ -294,7 +294,7 @@ fn a_read_that_fails_is_tried_again() {
     assert_eq!(world.payloads(reader), ["0"]);
 }
 
-/// [MQTT5-4.3.3-4]: a PUBREC with a failure ends the delivery.
+/// [MQTT5-4.4.0-2]: a PUBREC with a failure ends the delivery.
 #[test]
 fn a_message_that_the_client_refuses_is_complete() {
     let (mut world, first) = reader_with_messages(edge(), 2, 1);
@@ -316,6 +316,8 @@ fn acknowledgements_of_the_wrong_kind_close_the_connection_and_unknown_ones_do_n
     world.pubcomp(reader, 999);
     world.pubrec(reader, 999);
     assert_eq!(world.take(reader), [Out::PubRel(999, 0x92)]);
+    world.core.handle_pubrec(reader, 999, 0x80, world.now, &mut world.tape);
+    assert_eq!(world.take(reader), [], "a refusal is not answered [MQTT5-4.3.3-4]");
     world.pubrec(reader, first[0].packet_id.unwrap());
     assert_eq!(world.take(reader), [Out::Closed(0x82)]);
     assert_eq!(world.status("reader").in_flight, 1);

@@ -10,7 +10,7 @@ fn retained(world: &mut World, conn: crate::wire::ConnId) -> Vec<(String, String
     got.map(|got| (got.topic, got.payload, got.qos, got.retain)).collect()
 }
 
-/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT5-3.3.1-8] [MQTT5-3.3.1-9]
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT5-3.3.1-9] [MQTT3-3.3.1-6] [MQTT3-3.3.1-8]
 #[test]
 fn a_new_subscription_is_sent_what_is_retained() {
     for config in [edge(), cloud()] {
@@ -35,7 +35,7 @@ fn a_new_subscription_is_sent_what_is_retained() {
     }
 }
 
-/// [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+/// [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11] [MQTT5-3.8.4-4]
 #[test]
 fn retain_handling_decides_who_is_sent_retained_messages() {
     let mut world = World::new(edge());
@@ -59,7 +59,7 @@ fn retain_handling_decides_who_is_sent_retained_messages() {
             ],
             [1, 0, 1, 0]
         );
-        // [MQTT5-3.8.3.1]
+        // Section 4.8.2.
         assert_eq!(count(0, "$share/g/log/a"), 0);
     }
 }
@@ -172,23 +172,89 @@ fn an_unacknowledged_retained_message_comes_again_as_it_was() {
     }
 }
 
-/// A retained message in flight whose value was replaced meanwhile: the new one came by the subscription.
+/// [MQTT5-4.4.0-1]: what was sent is sent again, also where its value was replaced meanwhile; the new one comes by the subscription,
+/// behind it. After a restart, or beyond the bound of what is kept, the old one is gone, and counted.
 #[test]
-fn a_replaced_retained_message_is_not_sent_again() {
-    let mut world = World::new(edge());
-    let (publisher, _) = world.join(connect("publisher"));
-    world.retain(publisher, "log/a", "old", 1);
-    world.settle();
-    let (reader, _) = world.join(persistent("reader"));
-    world.subscribe(reader, "log/a", 1);
-    assert_eq!(world.payloads(reader), ["old"]);
-    world.cut(reader);
-    world.retain(publisher, "log/a", "new", 1);
-    world.settle();
-    let (reader, _) = world.join(persistent("reader"));
-    assert_eq!(world.consume(reader), ["new"]);
-    assert_eq!(world.status("reader").ledger.dropped_for(DropReason::Trimmed), 1);
-    world.assert_books_balance("reader");
+fn a_retained_message_in_flight_comes_again_although_it_was_replaced() {
+    for (restart, bytes) in [(false, 3), (true, 3), (false, 300 << 10)] {
+        for qos in [1, 2] {
+            let mut world = World::new(edge());
+            let (publisher, _) = world.join(connect("publisher"));
+            let old = "o".repeat(bytes);
+            world.retain(publisher, "log/a", &old, qos);
+            world.settle();
+            let (reader, _) = world.join(persistent("reader"));
+            world.subscribe_with(reader, Some(4), vec![sub("log/a", qos)]);
+            let first = world.messages(reader);
+            assert_eq!((first.len(), &first[0].payload), (1, &old));
+            world.cut(reader);
+            world.retain(publisher, "log/a", "new", qos);
+            world.settle();
+            world.pass(std::time::Duration::from_secs(1));
+            world.settle();
+            if restart {
+                world.crash();
+            }
+            let (reader, _) = world.join(persistent("reader"));
+            let again = world.messages(reader);
+            let is_kept = !restart && bytes == 3;
+            if is_kept {
+                let dup = true;
+                assert_eq!(
+                    again[0],
+                    Got {
+                        dup,
+                        ..first[0].clone()
+                    }
+                );
+            }
+            let payloads: Vec<_> = again.iter().map(|got| got.payload.as_str()).collect();
+            assert_eq!(payloads[usize::from(is_kept)..], ["new"]);
+            let dropped = world.status("reader").ledger.dropped_for(DropReason::Trimmed);
+            assert_eq!(dropped, u64::from(!is_kept));
+            world.assert_books_balance("reader");
+        }
+    }
+}
+
+/// [MQTT5-4.4.0-1]: also where the subscription that it was sent for was replaced or is gone meanwhile.
+#[test]
+fn an_unacknowledged_retained_message_keeps_the_identifier_of_its_subscription() {
+    for replaced in [false, true] {
+        let mut world = World::new(edge());
+        let (publisher, _) = world.join(connect("publisher"));
+        world.retain(publisher, "log/a", "x", 1);
+        world.settle();
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe_with(reader, Some(9), vec![sub("log/#", 1)]);
+        let first = world.messages(reader);
+        if replaced {
+            let mut again = sub("log/#", 1);
+            again.retain_handling = 2;
+            world.subscribe_with(reader, None, vec![again]);
+        } else {
+            world.unsubscribe(reader, "log/#");
+        }
+        world.pass(std::time::Duration::from_secs(2));
+        world.settle();
+        world.crash();
+        let (reader, _) = world.join(persistent("reader"));
+        let dup = true;
+        assert_eq!(
+            world.messages(reader),
+            [Got {
+                dup,
+                ..first[0].clone()
+            }],
+            "replaced {replaced}"
+        );
+        world.puback(reader, first[0].packet_id.unwrap());
+        world.pass(std::time::Duration::from_secs(2));
+        world.settle();
+        let stored = world.stored(Space::Session);
+        let versions = stored.keys().filter(|key| key.starts_with('S')).count();
+        assert_eq!(versions, usize::from(replaced), "the old one goes then");
+    }
 }
 
 #[test]
@@ -336,6 +402,123 @@ fn a_subscription_that_is_replaced_is_sent_the_rest_of_its_retained_messages() {
                 world.consume(reader),
                 ["0", "1", "2", "3", "4"],
                 "sent first {sent_first}"
+            );
+        }
+    }
+}
+
+/// [MQTT5-3.8.3-3]: retained or live, it was published by the same client.
+#[test]
+fn no_local_holds_for_retained_messages_too() {
+    let mut world = World::new(edge());
+    let (own, _) = world.join(persistent("own"));
+    let (other, _) = world.join(connect("other"));
+    world.retain(own, "log/a", "mine", 1);
+    world.retain(other, "log/b", "other's", 1);
+    world.settle();
+    world.take(own);
+    let mut wanted = sub("log/#", 1);
+    wanted.no_local = true;
+    world.subscribe_with(own, None, vec![wanted]);
+    assert_eq!(world.payloads(own), ["other's"]);
+}
+
+/// Published between the moment that the subscription is in force and the end of what was on its way: it comes live, and is in the
+/// store when that is read.
+#[test]
+fn a_value_that_no_log_holds_does_not_come_live_and_retained() {
+    for config in [edge(), cloud()] {
+        for client in [connect("reader"), persistent("reader")] {
+            for before in [false, true] {
+                let mut world = World::new(config.clone());
+                let (publisher, _) = world.join(connect("publisher"));
+                world.retain(publisher, "$app/x", "old", 0);
+                world.settle();
+                let (reader, _) = world.join(client.clone());
+                world.publish(publisher, "log/load", "x", 1);
+                world.send_subscribe(reader, None, vec![sub("$app/x", 0)]);
+                if before {
+                    world.retain(publisher, "$app/x", "new", 0);
+                }
+                world.submit();
+                // More is on its way when the subscription comes into force.
+                world.retain(publisher, "$app/y", "load", 0);
+                world.submit();
+                world.store.commit(1);
+                world.deliver();
+                if !before {
+                    world.retain(publisher, "$app/x", "new", 0);
+                }
+                world.settle();
+                world.tape.sent.retain(|(_, out)| !matches!(out, Out::SubAck(..)));
+                let got = world.payloads(reader);
+                let news = got.iter().filter(|payload| *payload == "new").count();
+                assert_eq!(
+                    (news, got.last().unwrap().as_str()),
+                    (1, "new"),
+                    "before {before}: {got:?}"
+                );
+            }
+        }
+    }
+}
+
+/// [MQTT5-3.3.1-6] [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]: who is subscribed sees the message that deletes, like any other.
+#[test]
+fn a_message_that_deletes_is_forwarded_to_those_who_are_subscribed() {
+    for config in [edge(), cloud()] {
+        let mut world = World::new(config);
+        let (publisher, _) = world.join(connect("publisher"));
+        let (reader, _) = world.join(connect("reader"));
+        let mut as_published = sub("log/a", 1);
+        as_published.retain_as_published = true;
+        world.subscribe_with(reader, None, vec![as_published, sub("home/a", 1)]);
+        for topic in ["log/a", "home/a"] {
+            world.retain(publisher, topic, "x", 1);
+            world.retain(publisher, topic, "", 1);
+        }
+        world.settle();
+        let mut got = retained(&mut world, reader);
+        got.sort_unstable();
+        let expected = [
+            ("home/a", "", false),
+            ("home/a", "x", false),
+            ("log/a", "", true),
+            ("log/a", "x", true),
+        ];
+        assert_eq!(
+            got,
+            expected.map(|(topic, payload, flag)| (topic.to_owned(), payload.to_owned(), 1, flag))
+        );
+        let (late, _) = world.join(connect("late"));
+        world.subscribe(late, "#", 1);
+        assert_eq!(world.take(late), []);
+    }
+}
+
+/// [MQTT5-3.3.2-5]: a retained message expires, counted down until then. [MQTT5-3.3.2-6]
+#[test]
+fn a_retained_message_counts_down_and_is_not_sent_once_it_expired() {
+    for restart in [false, true] {
+        let mut world = World::new(edge());
+        let (publisher, _) = world.join(connect("publisher"));
+        let mut send = Send::new("log/a", "x", 1, 1);
+        (send.retain, send.expiry_secs) = (true, Some(60));
+        world.publish_with(publisher, &send);
+        world.settle();
+        if restart {
+            world.crash();
+        }
+        for (passed, expected) in [(20, Some(40)), (39, Some(1)), (1, None)] {
+            world.pass(std::time::Duration::from_secs(passed));
+            let (reader, _) = world.join(connect("reader"));
+            world.subscribe(reader, "log/a", 1);
+            let got = world.messages(reader);
+            assert_eq!(got.first().and_then(|got| got.expiry_secs), expected);
+            let expired = world.status("reader").ledger.expired;
+            assert_eq!(
+                (got.len(), expired),
+                (usize::from(expected.is_some()), u64::from(expected.is_none()))
             );
         }
     }

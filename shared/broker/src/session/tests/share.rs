@@ -43,7 +43,7 @@ fn a_member_with_a_subscription_of_its_own_gets_both() {
     assert_eq!(qos, [0, 1]);
 }
 
-/// [MQTT5-4.8.2-4]: no loss when a member leaves with unacknowledged messages.
+/// Section 4.8.2: no loss when a member leaves with unacknowledged messages at QoS 1.
 #[test]
 fn what_a_member_left_unacknowledged_goes_to_others() {
     for persists in [false, true] {
@@ -102,7 +102,7 @@ fn a_durable_group_keeps_messages_while_nobody_is_there() {
     }
 }
 
-/// [MQTT5-4.8.2-5]: QoS 2 stays with the member that has it until it is complete.
+/// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5]: QoS 2 stays with the member that has it until it is complete.
 #[test]
 fn qos2_in_flight_stays_with_its_member() {
     for restart in [false, true] {
@@ -295,4 +295,112 @@ fn a_group_whose_members_do_not_keep_up_reads_the_log_instead_of_keeping_old_blo
     assert_eq!(queued(&world), 0);
     world.take(publisher);
     assert_eq!(world.consume(reader), ["0", "1", "2"]);
+}
+
+/// [MQTT5-3.10.4-3]: who leaves the group may still acknowledge what it was sent, and nobody else gets that; what it does not
+/// acknowledge goes to the others when its connection ends.
+#[test]
+fn who_unsubscribes_from_a_group_may_finish_what_it_was_sent() {
+    for persists in [false, true] {
+        for acknowledges in [false, true] {
+            let mut world = World::new(cloud());
+            let client = |name| if persists { persistent(name) } else { connect(name) };
+            let (leaver, _) = world.join(client("leaver"));
+            let (stayer, _) = world.join(client("stayer"));
+            for reader in [leaver, stayer] {
+                world.subscribe(reader, "$share/g/log/#", 1);
+            }
+            let (publisher, _) = world.join(connect("publisher"));
+            for n in 0..4 {
+                world.publish(publisher, "log/x", &n.to_string(), 1);
+            }
+            world.settle();
+            let sent = world.messages(leaver);
+            assert_eq!(world.unsubscribe(leaver, "$share/g/log/#"), [0]);
+            assert_eq!(world.consume(stayer).len(), 2, "the leaver's are not given to others");
+            if acknowledges {
+                for got in &sent {
+                    world.puback(leaver, got.packet_id.unwrap());
+                }
+            }
+            world.cut(leaver);
+            let rest = world.consume(stayer);
+            let expected: Vec<_> = sent.iter().map(|got| got.payload.clone()).collect();
+            assert_eq!(rest, if acknowledges { vec![] } else { expected });
+            for group in world.core.groups.iter() {
+                assert!(group.outstanding.is_empty() && group.returned.is_empty(), "{group:?}");
+            }
+        }
+    }
+}
+
+/// [MQTT5-4.8.2-6]
+#[test]
+fn what_a_member_refuses_is_given_to_nobody() {
+    for qos in [1, 2] {
+        let mut world = World::new(cloud());
+        let readers = ["a", "b"].map(|name| world.join(persistent(name)).0);
+        for reader in readers {
+            world.subscribe(reader, "$share/g/log/#", qos);
+        }
+        let (publisher, _) = world.join(connect("publisher"));
+        world.publish(publisher, "log/x", "m", qos);
+        world.settle();
+        let got = world.messages(readers[0]);
+        let id = got[0].packet_id.unwrap();
+        match qos {
+            1 => world
+                .core
+                .handle_puback(readers[0], id, 0x80, world.now, &mut world.tape),
+            _ => world
+                .core
+                .handle_pubrec(readers[0], id, 0x97, world.now, &mut world.tape),
+        }
+        world.cut(readers[0]);
+        assert_eq!(world.consume(readers[1]), [""; 0]);
+        let (a, _) = world.join(persistent("a"));
+        assert_eq!(world.consume(a), [""; 0]);
+    }
+}
+
+/// [MQTT5-4.8.2-3] [MQTT5-4.7.2-1]: each member at its own QoS, and no `$` topics for a leading wildcard.
+#[test]
+fn members_get_their_own_qos_and_no_hidden_topics() {
+    let mut world = World::new(cloud());
+    let readers = [0, 1, 2].map(|qos| {
+        let (reader, _) = world.join(persistent(&format!("q{qos}")));
+        let wanted = vec![sub("$share/g/#", qos), sub("$share/h/+/x", qos)];
+        assert_eq!(world.subscribe_with(reader, None, wanted), [qos, qos]);
+        reader
+    });
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "$hidden/x", "hidden", 2);
+    for n in 0..3 {
+        world.publish(publisher, "log/y", &n.to_string(), 2);
+    }
+    world.settle();
+    for (qos, reader) in readers.into_iter().enumerate() {
+        let got: Vec<_> = world
+            .messages(reader)
+            .into_iter()
+            .map(|got| (got.topic, got.qos))
+            .collect();
+        assert_eq!(got, [("log/y".to_owned(), qos as u8)]);
+    }
+}
+
+/// Two filters under one share name are two groups; each gets every message.
+#[test]
+fn filters_of_one_share_name_are_groups_of_their_own() {
+    let mut world = World::new(cloud());
+    let (a, _) = world.join(connect("a"));
+    let (b, _) = world.join(connect("b"));
+    world.subscribe(a, "$share/g/log/#", 1);
+    world.subscribe(b, "$share/g/log/x", 1);
+    let (publisher, _) = world.join(connect("publisher"));
+    for n in 0..3 {
+        world.publish(publisher, "log/x", &n.to_string(), 1);
+    }
+    assert_eq!(world.consume(a), ["0", "1", "2"]);
+    assert_eq!(world.consume(b), ["0", "1", "2"]);
 }

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 
-/// [MQTT5-3.9.3-1] [MQTT5-3.9.3-3]
+/// [MQTT5-3.8.4-6] [MQTT5-3.9.3-1] [MQTT5-3.9.3-2] [MQTT5-3.11.3-1] [MQTT5-4.8.2-1] [MQTT5-4.8.2-2] [MQTT3-3.9.3-2]
 #[test]
 fn bad_filters_are_answered_one_by_one() {
     let mut world = World::new(edge());
@@ -184,5 +184,50 @@ fn filters_of_one_packet_beyond_the_bound_are_refused_unseen() {
         assert_eq!(session.unwrap().subscriptions.open_count(), 1);
         world.disconnect(conn);
         world.settle();
+    }
+}
+
+/// Packets of one client are handled in their order: what it publishes behind its SUBSCRIBE is for that subscription, whatever is on
+/// its way to the store, and also without waiting for SUBACK. [MQTT5-4.5.0-1]
+#[test]
+fn a_message_published_right_behind_subscribe_is_not_missed() {
+    for config in [edge(), cloud()] {
+        for client in [connect("c"), persistent("c"), old_version(persistent("c"))] {
+            for (filter, qos) in [("log/#", 0), ("log/#", 1), ("$share/g/log/#", 1), ("log/#", 2)] {
+                let mut world = World::new(config.clone());
+                let (load, _) = world.join(connect("load"));
+                let (conn, _) = world.join(client.clone());
+                world.publish(load, "log2/load", "x", 1);
+                world.send_subscribe(conn, None, vec![sub(filter, qos)]);
+                world.publish(conn, "log/a", "mine", qos);
+                world.publish(load, "log2/load", "x", 1);
+                world.submit();
+                world.store.commit(2);
+                world.deliver();
+                world.settle();
+                let outs = world.take(conn);
+                let mine = |out: &Out| matches!(out, Out::Publish(got) if got.payload == "mine");
+                let suback = outs.iter().position(|out| matches!(out, Out::SubAck(..)));
+                let message = outs.iter().position(mine);
+                assert!(suback.is_some() && suback < message, "{filter} {qos}: {outs:?}");
+            }
+        }
+    }
+}
+
+/// [MQTT5-3.10.4-2]: nor is what it publishes behind its UNSUBSCRIBE delivered.
+#[test]
+fn a_message_published_right_behind_unsubscribe_is_not_delivered() {
+    for config in [edge(), cloud()] {
+        for client in [connect("c"), persistent("c")] {
+            let mut world = World::new(config.clone());
+            let (conn, _) = world.join(client);
+            world.subscribe(conn, "log/#", 1);
+            world.publish(conn, "log2/load", "x", 0);
+            world.send_unsubscribe(conn, "log/#");
+            world.publish(conn, "log/a", "mine", 0);
+            world.settle();
+            assert!(matches!(world.take(conn)[..], [Out::UnsubAck(..)]));
+        }
     }
 }

@@ -6,7 +6,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::super::hot_certificate::HotCertificate;
-use super::super::tls::provider;
+use super::super::tls::ring_provider;
 use super::*;
 
 /// Runs a handshake in memory; the error is that of the side that failed first.
@@ -92,7 +92,7 @@ fn showing_the_right_ca_without_its_signature_is_refused() {
     let own = attacker.cloud.ca().issue_server(NOW).unwrap();
     let chain = vec![own.cert[0].clone(), world.cloud.ca().certificate().clone()];
     let forged = rustls::sign::CertifiedKey::new(chain, own.key.clone());
-    let mut server = ServerConfig::builder_with_provider(provider())
+    let mut server = ServerConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
@@ -124,7 +124,7 @@ fn edges_and_clouds_of_another_ca_are_refused_on_their_own_side() {
 fn an_edge_certificate_cannot_pass_for_the_cloud_nor_the_reverse() {
     let world = World::new();
     let keys = world.join(CLOUD_NAME);
-    let mut server = ServerConfig::builder_with_provider(provider())
+    let mut server = ServerConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()

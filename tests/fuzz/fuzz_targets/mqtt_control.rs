@@ -1,0 +1,7 @@
+//! Control packets of a client, before ntex-mqtt decodes them. The body and what it asserts are in `tests/src/fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fellbeck_tests::fuzz::run("mqtt_control", data);
+});

@@ -1,0 +1,1 @@
+//! AUTH and enhanced authentication (3.15, 4.12).

@@ -1,0 +1,1 @@
+//! CONNACK (3.2): flags, reason codes, announced limits.

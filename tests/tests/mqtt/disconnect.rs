@@ -1,0 +1,1 @@
+//! DISCONNECT (3.14) and errors (4.13).

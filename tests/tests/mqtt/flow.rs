@@ -1,0 +1,1 @@
+//! Flow control (4.9): Receive Maximum both ways, send quota.

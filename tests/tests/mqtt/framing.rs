@@ -1,0 +1,1 @@
+//! Fixed header, Remaining Length, properties (2) in every packet.

@@ -1,0 +1,1 @@
+//! PUBLISH (3.3): topics, properties, RETAIN and DUP, aliases, expiry.

@@ -1,0 +1,1 @@
+//! Shared subscriptions (4.8.2).

@@ -1,0 +1,1 @@
+//! Strings, binary data and integers (1.5).

@@ -1,0 +1,1 @@
+//! Transports (4.2, 6): TCP, WebSocket, TLS.

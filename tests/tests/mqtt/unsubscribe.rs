@@ -1,0 +1,1 @@
+//! UNSUBSCRIBE and UNSUBACK (3.10, 3.11).
