@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +69,16 @@ impl PowerDisk {
         self.session = Some(session.unwrap_or_else(|error| panic!("mounting {}: {error}", self.at.display())));
     }
 
+    /// Takes the mount away and waits until nobody uses it any more: files of a process may outlive its end by a moment.
     fn detach(&mut self) -> std::io::Result<()> {
-        match self.session.take().map_or(Ok(()), BackgroundSession::umount_and_join) {
+        let Some(session) = self.session.take() else {
+            return Ok(());
+        };
+        let done = Command::new("umount").arg("--lazy").arg(&self.at).output()?;
+        if !done.status.success() {
+            return Err(std::io::Error::other(String::from_utf8_lossy(&done.stderr).into_owned()));
+        }
+        match session.join() {
             // How the kernel may end the thread that served a mount which is gone.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
             outcome => outcome,
@@ -100,10 +109,10 @@ impl PowerDisk {
     /// The power comes back, with the disk as a cut by `plan` and `seed` leaves it. No process may be using it.
     ///
     /// # Panics
-    /// When it is still in use.
+    /// When it cannot be unmounted.
     pub fn restore(&mut self, plan: &CutPlan, seed: u64) -> CutReport {
         self.detach()
-            .unwrap_or_else(|error| panic!("{} is in use after its process: {error}", self.at.display()));
+            .unwrap_or_else(|error| panic!("unmounting {}: {error}", self.at.display()));
         let trace = self.switch.trace();
         let report = {
             let mut state = self.switch.lock();

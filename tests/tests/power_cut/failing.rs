@@ -35,7 +35,7 @@ impl Load {
         let world = PowerWorld::start(&mut rng);
         let readers = Readers::start(&world);
         let plan = |n: usize| DevicePlan {
-            window: 8,
+            window: 2,
             ..DevicePlan::steady(&format!("dev-{n}"), Version::BOTH[n % 2], 1 + (n as u8 / 2) % 2)
         };
         let devices = (0..4).map(|n| Device::start(plan(n), world.edge.node.mqtt())).collect();

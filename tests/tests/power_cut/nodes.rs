@@ -93,6 +93,8 @@ impl Life {
         let size = [60, 400, 1500][rng.random_range(0..3)];
         let plan = |n: usize| DevicePlan {
             size,
+            // As much as a QoS 2 reader, which needs two commits for each message, can follow on a slow machine.
+            window: 2,
             ..DevicePlan::steady(&format!("dev-{n}"), Version::BOTH[n % 2], 1 + (n as u8 / 2) % 2)
         };
         let devices: Vec<Device> = (0..DEVICES)
