@@ -7,6 +7,7 @@
 mod acks;
 mod auth;
 mod brokers;
+mod cases;
 mod connack;
 mod connect;
 mod disconnect;
