@@ -237,5 +237,8 @@ fn a_flood_of_publishes_on_one_connection_does_not_starve_another() {
     }
     flooding.join().unwrap();
     // The flood takes longer than this in all; a read buffer of it takes a fraction of a millisecond.
-    assert!(pings > 20 && slowest < Duration::from_secs(1), "{pings} pings, slowest {slowest:?}");
+    assert!(
+        pings > 20 && slowest < Duration::from_secs(1),
+        "{pings} pings, slowest {slowest:?}"
+    );
 }
