@@ -97,6 +97,8 @@ pub(super) struct Client {
     pub(super) packet_max: u32,
     /// It wants reason strings.
     pub(super) problem_information: bool,
+    /// It speaks MQTT 3.1, where control packets that are sent again have DUP.
+    pub(super) may_repeat: bool,
 }
 
 pub(super) struct Connection {

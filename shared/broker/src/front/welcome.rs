@@ -258,6 +258,7 @@ async fn decide(
             version: connect.version,
             packet_max: wishes.packet_max.unwrap_or(u32::MAX),
             problem_information: wishes.problem_information,
+            may_repeat: guest.connect.dialect == Dialect::V31,
         },
         topic_alias_maximum: wishes.topic_alias_maximum,
         authentication: Authentication::new(&guest.client_id, wishes.auth_method.clone()),
