@@ -15,7 +15,7 @@ use ntex::rt::spawn;
 use ntex::util::BytesMut;
 use rustls::{Error, ServerConfig, ServerConnection};
 
-use crate::front::linger::linger_and_close;
+use crate::front::linger::{WriteHalf, linger_and_close};
 
 #[derive(Debug)]
 pub(super) struct Tls {
@@ -134,9 +134,19 @@ impl FilterLayer for Tls {
                     tracing::debug!(%error, "TLS");
                     self.failure.set(Some(reason(&error)));
                     self.throw_away(from);
+<<<<<<< HEAD
                     if self.is_open.get() {
                         spawn(linger_and_close(buf.io().clone(), self.thrown.clone()));
                     }
+=======
+                    // Who still sends can read the alert before the socket goes.
+                    spawn(linger_and_close(
+                        buf.io().clone(),
+                        WriteHalf::NONE,
+                        self.thrown.clone(),
+                        true,
+                    ));
+>>>>>>> wt-front
                 }
             }
         });
