@@ -331,12 +331,17 @@ fn who_goes_on_sending_can_still_read_why_it_was_refused() {
     let node = start();
     let mut web = connected(&node, 5, "web");
     let more = frame(BINARY, &[0; 30_000]).repeat(50);
-    // A reset would break this off.
+    let start = Instant::now();
     web.stream.write_all(&[frame(TEXT, b"text"), more].concat()).unwrap();
     web.expect_close(1003);
+    // The node has read on for a moment before it closed: else the next write would be met by a reset.
+    assert!(start.elapsed() >= Duration::from_millis(45), "{:?}", start.elapsed());
     let long = [b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), vec![b'x'; 500_000]].concat();
-    let (_, answer) = WsClient::request(tcp(ws_addr(&node)), &long);
+    let start = Instant::now();
+    let (mut client, answer) = WsClient::request(tcp(ws_addr(&node)), &long);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    std::io::Read::read_to_end(&mut client.stream, &mut Vec::new()).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(45), "{:?}", start.elapsed());
     node.stop();
 }
 
