@@ -125,6 +125,14 @@ fn look(bytes: &[u8]) -> Option<(usize, Opening)> {
     }
 }
 
+/// What [`look`] found, for fuzz bodies: the bytes that were taken and the answer, or the answer of a refusal.
+pub(in crate::front) fn read(bytes: &[u8]) -> Option<Result<(usize, String), String>> {
+    look(bytes).map(|(taken, opening)| match opening {
+        Opening::Accept(answer) => Ok((taken, answer)),
+        Opening::Refuse(refusal) => Err(refusal.answer()),
+    })
+}
+
 fn check(request: &Request<'_, '_>) -> Result<String, Refusal> {
     let headers = &*request.headers;
     if request.method != Some("GET") {
