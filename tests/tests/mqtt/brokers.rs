@@ -24,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) kind: Kind,
     /// Its MQTT listener.
     pub(crate) at: SocketAddr,
+    /// Its WebSocket listener.
+    pub(crate) ws: SocketAddr,
     /// The version that the body is to speak.
     pub(crate) version: Version,
 }
@@ -119,6 +121,7 @@ pub(crate) fn target(node: &Node, version: Version) -> Target {
     Target {
         kind: node.kind(),
         at: node.ready().mqtt,
+        ws: node.ready().mqtt_ws.expect("MQTT over WebSocket is on"),
         version,
     }
 }

@@ -8,6 +8,7 @@ mod acks;
 mod aliases;
 mod auth;
 mod brokers;
+mod cases;
 mod connack;
 mod connect;
 mod disconnect;
