@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use fellbeck_tests::mqtt::wire::property;
 use fellbeck_tests::mqtt::{AckKind, Answer, Connect, Delivery, Publish, Raw, Version, encode};
 
-use crate::brokers::{Target, on_each, on_each_version, on_own, target, unique};
+use crate::brokers::{on_each, on_each_version, on_own, target, unique};
 use crate::pair::{Pair, absent, ack_with, resume, take, texts};
 
 /// A connection that takes no more than `maximum` at once.
@@ -60,21 +60,15 @@ fn pubrec_gives_no_room() {
     });
 }
 
-/// A client at a quota of 0: one message is held, and one waits.
-fn exhausted(target: &Target, name: &str, hello: &Connect) -> (Pair, Delivery) {
-    let mut pair = Pair::with(target, name, 2, hello);
-    pair.publish(1, "held");
-    pair.publish(1, "waits");
-    let held = pair.to.expect_message("held");
-    (pair, held)
-}
-
 /// [MQTT5-4.9.0-3] [MQTT5-3.3.4-10] At a quota of 0 everything but PUBLISH goes on: SUBACK, UNSUBACK, PINGRESP, and
 /// what the client itself publishes.
 #[test]
 fn other_packets_pass_at_a_quota_of_zero() {
     on_each(|target| {
-        let (mut pair, held) = exhausted(&target, "pass", &narrow(target.hello("pass"), 1));
+        let mut pair = Pair::with(&target, "pass", 2, &narrow(target.hello("pass"), 1));
+        pair.publish(1, "held");
+        pair.publish(1, "waits");
+        let held = pair.to.expect_message("held");
         let other = unique("pass/other");
         assert_eq!(pair.to.subscribe(&other, 2), 2);
         pair.to.publish(&Publish::new("pass/up", "x").qos(1));
@@ -83,27 +77,6 @@ fn other_packets_pass_at_a_quota_of_zero() {
         pair.to.ping();
         pair.to.acknowledge(&held);
         pair.to.expect_message("waits");
-    });
-}
-
-/// [MQTT5-3.3.4-10] [MQTT5-4.9.0-3] At a quota of 0 messages of QoS 0 go on, to a clean session and to a kept one.
-#[test]
-#[ignore = "B26"]
-fn qos_0_passes_at_a_quota_of_zero() {
-    on_each(|target| {
-        for hello in [target.hello("zero"), Connect::kept(target.version, unique("zero"))] {
-            let (mut pair, held) = exhausted(&target, "zero", &narrow(hello, 1));
-            let zero = unique("zero/zero");
-            assert_eq!(pair.to.subscribe(&zero, 0), 0);
-            for at in 0..5 {
-                pair.from.publish(&Publish::new(&zero, at.to_string()).qos(at % 3));
-                pair.to.expect_message(&at.to_string());
-            }
-            pair.publish(0, "same topic");
-            pair.to.expect_message("same topic");
-            pair.to.acknowledge(&held);
-            pair.to.expect_message("waits");
-        }
     });
 }
 
