@@ -65,7 +65,7 @@ pub fn start_mqtt(
         first_packet_timeout: Duration::from_millis(mqtt.first_packet_timeout_ms),
         keep_alive_max: (mqtt.keep_alive_max_secs > 0).then_some(mqtt.keep_alive_max_secs),
         topic_alias_maximum: mqtt.topic_alias_maximum,
-        topic_levels_max: mqtt.topic_levels_max as usize,
+        topic_levels_max: mqtt.topic_levels_max,
         write_buffer_high: mqtt.write_buffer_high.as_usize(),
         stalled_after: Duration::from_millis(mqtt.stalled_after_ms),
         partial_bytes_max: mqtt.partial_bytes_max.as_usize(),

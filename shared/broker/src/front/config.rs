@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fellbeck_core::ClockQuality;
+use fellbeck_core::limits::TOPIC_LEVELS_MAX;
 use rustls::ServerConfig;
 
 use super::auth::{AllowAll, Authenticator};
@@ -44,7 +45,7 @@ pub struct MqttServerConfig {
     pub keep_alive_max: Option<u16>,
     /// Topic Alias Maximum announced to MQTT 5 clients. Default 64; the cost is one topic name per alias in use.
     pub topic_alias_maximum: u16,
-    /// Levels of a topic name; beyond it the client is told 0x90. Default 65,535, which no topic can exceed.
+    /// Levels of a topic name; beyond it the client is told 0x90. Default 256, which is also the most that a filter may have.
     pub topic_levels_max: usize,
     /// Bytes in a connection's write buffer at which it counts as backlogged. Default 64 KiB.
     pub write_buffer_high: usize,
@@ -82,7 +83,7 @@ impl Default for MqttServerConfig {
             first_packet_timeout: Duration::from_secs(10),
             keep_alive_max: None,
             topic_alias_maximum: 64,
-            topic_levels_max: 65_535,
+            topic_levels_max: TOPIC_LEVELS_MAX,
             write_buffer_high: 64 << 10,
             stalled_after: Duration::from_secs(60),
             partial_bytes_max: 16 << 20,

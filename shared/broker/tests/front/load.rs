@@ -153,7 +153,7 @@ fn a_version_3_burst_beyond_the_receive_maximum_is_held_and_then_served() {
     let mut v5 = Client::clean(node.addr(), 5, "five");
     let burst: Vec<u8> = (1..=200u16).flat_map(|n| publish(5, 0x04, "t", n, b"x")).collect();
     v5.try_send(&burst);
-    // [MQTT5-3.3.4-9]: up to five are answered, then the connection ends.
+    // [MQTT5-3.3.4-7]: up to five are answered, then the connection ends.
     loop {
         let packet = v5.packet().expect("DISCONNECT");
         if packet[0] == 0xE0 {
@@ -237,5 +237,8 @@ fn a_flood_of_publishes_on_one_connection_does_not_starve_another() {
     }
     flooding.join().unwrap();
     // The flood takes longer than this in all; a read buffer of it takes a fraction of a millisecond.
-    assert!(pings > 20 && slowest < Duration::from_secs(1), "{pings} pings, slowest {slowest:?}");
+    assert!(
+        pings > 20 && slowest < Duration::from_secs(1),
+        "{pings} pings, slowest {slowest:?}"
+    );
 }

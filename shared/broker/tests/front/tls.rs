@@ -263,7 +263,8 @@ fn what_is_not_tls_ends_with_an_alert() {
             let mut stream = tcp(addr(&node, transport));
             stream.write_all(bytes).unwrap();
             let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).ok();
+            // To its end: the node closes.
+            stream.read_to_end(&mut answer).unwrap();
             // A record of type alert, of two bytes: fatal, and what.
             assert_eq!(answer.first(), Some(&0x15), "{answer:02X?}");
             assert_eq!(answer.len(), 7, "{answer:02X?}");
@@ -274,6 +275,25 @@ fn what_is_not_tls_ends_with_an_alert() {
         &client_tls(&ca, &[&version::TLS13], None),
         "bystander",
     );
+    node.stop();
+}
+
+#[test]
+fn a_broken_record_ends_an_open_connection_with_an_alert() {
+    let ca = Ca::new();
+    let node = start_with(server_tls(&ca, None), |config| config);
+    let config = client_tls(&ca, &[&version::TLS13], None);
+    let mut device = connected(addr(&node, Transport::Tls), &config, "device");
+    // A record that nobody encrypted.
+    device.sock.write_all(&[0x17, 3, 3, 0, 4, 1, 2, 3, 4]).unwrap();
+    let error = device.read_exact(&mut [0]).unwrap_err();
+    let error = error.into_inner().unwrap().downcast::<rustls::Error>().unwrap();
+    assert!(matches!(*error, rustls::Error::AlertReceived(_)), "{error:?}");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while node.server.as_ref().unwrap().connections() > 0 {
+        assert!(Instant::now() < deadline, "still connected");
+        std::thread::yield_now();
+    }
     node.stop();
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Tls {
     session: RefCell<ServerConnection>,
     /// What ended it, unless the peer closed.
     failure: Cell<Option<&'static str>>,
+    /// The handshake is done, and nobody waits for it any more.
+    is_open: Cell<bool>,
     /// Bytes that came after the failure and were thrown away.
     thrown: Rc<Cell<usize>>,
 }
@@ -32,17 +34,20 @@ pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> R
     let io = io.add_filter(Tls {
         session: RefCell::new(session),
         failure: Cell::new(None),
+        is_open: Cell::new(false),
         thrown: Rc::default(),
     });
     loop {
         let flushed = io.flush(false).await;
         if let Some(reason) = io.filter().failure.get() {
-            // The alert is on its way, and the layer closes.
-            io.on_disconnect().await;
+            // The alert is on its way. Who still sends can read it before the socket goes.
+            linger_and_close(io.get_ref(), io.filter().thrown.clone()).await;
+            drop(io.shutdown().await);
             return Err(reason);
         }
         flushed.map_err(|_| "tls_closed")?;
         if !io.filter().session.borrow().is_handshaking() {
+            io.filter().is_open.set(true);
             return Ok(io);
         }
         if !matches!(io.read_notify().await, Ok(Some(()))) {
@@ -129,8 +134,9 @@ impl FilterLayer for Tls {
                     tracing::debug!(%error, "TLS");
                     self.failure.set(Some(reason(&error)));
                     self.throw_away(from);
-                    // Who still sends can read the alert before the socket goes.
-                    spawn(linger_and_close(buf.io().clone(), self.thrown.clone()));
+                    if self.is_open.get() {
+                        spawn(linger_and_close(buf.io().clone(), self.thrown.clone()));
+                    }
                 }
             }
         });
