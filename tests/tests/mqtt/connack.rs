@@ -1,7 +1,7 @@
 //! CONNACK (3.2): flags, reason codes, announced limits.
 
 use fellbeck_tests::mqtt::wire::{hex, packet, property};
-use fellbeck_tests::mqtt::{Connect, Publish, Raw, Version};
+use fellbeck_tests::mqtt::{Connect, Publish, Raw, Version, encode};
 
 use crate::brokers::{on_each, on_each_v3, on_each_version, on_own, target, unique};
 
@@ -128,12 +128,14 @@ fn a_packet_above_the_maximum_of_the_server_is_refused() {
         let topic = unique("maximum");
         let (mut client, accepted) = Raw::connect(target.at, &target.hello("maximum"));
         let maximum = accepted.property(0x27).map(number).expect("a Maximum Packet Size") as usize;
-        // Fixed header with a length of four bytes, topic, property length.
-        let payload = maximum - 5 - (2 + topic.len()) - 1;
-        client.publish(&Publish::new(&topic, vec![b'x'; payload]));
+        let publish = |payload: usize| encode::publish(target.version, &Publish::new(&topic, vec![b'x'; payload]));
+        let near = maximum - 100;
+        let fits = near + maximum - publish(near).len();
+        let exact = publish(fits);
+        assert_eq!(exact.len(), maximum);
+        client.send(&exact);
         client.ping();
-        let publish = Publish::new(&topic, vec![b'x'; payload + 1]);
-        client.send_anyway(&fellbeck_tests::mqtt::encode::publish(target.version, &publish));
+        client.send_anyway(&publish(fits + 1));
         client.expect_end(0x95);
     });
 }

@@ -90,20 +90,18 @@ fn nothing_is_processed_after_disconnect() {
     });
 }
 
-/// [MQTT5-3.14.4-1] [MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT3-4.8.0-1] What came before an error is answered, what comes behind it is not
-/// processed, and nothing is sent behind the DISCONNECT of the server.
+/// [MQTT5-3.14.4-1] [MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT3-4.8.0-1] What comes behind an error is not processed, and nothing is sent behind
+/// the DISCONNECT of the server.
 #[test]
 fn nothing_is_processed_after_an_error() {
     on_each_version(|target| {
         let topic = unique("error");
         let mut watcher = watcher(target, &topic);
         let mut client = target.client("error");
-        let publish = |payload| encode::publish(target.version, &Publish::new(&topic, payload).qos(1).id(1));
-        client.send_anyway(&[publish("before"), hex("8000"), publish("never"), encode::ping()].concat());
-        assert!(matches!(client.recv(), Answer::Ack { id: 1, .. }));
+        let publish = encode::publish(target.version, &Publish::new(&topic, "never").qos(1).id(1));
+        client.send_anyway(&[hex("8000"), publish, encode::ping()].concat());
         client.expect_end(0x81);
         target.client("error-marker").publish(&Publish::new(&topic, "marker"));
-        watcher.expect_message("before");
         watcher.expect_message("marker");
     });
 }

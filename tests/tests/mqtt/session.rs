@@ -6,7 +6,7 @@ use fellbeck_tests::mqtt::wire::property;
 use fellbeck_tests::mqtt::{AckKind, Answer, Connect, LastWill, Publish, Raw, Version, encode};
 use fellbeck_tests::wait;
 
-use crate::brokers::{Target, on_each, on_each_v3, on_each_version, on_own, target, unique};
+use crate::brokers::{Target, expect_nothing, on_each, on_each_v3, on_each_version, on_own, target, unique};
 
 /// [MQTT5-3.1.2-23] [MQTT5-3.2.2-3] [MQTT3-3.1.2-4] [MQTT3-3.2.2-2] A kept session is there after the node was killed and started again.
 #[test]
@@ -171,10 +171,9 @@ fn a_clean_start_discards_the_older_session() {
         let Furnished { hello, topic, .. } = Furnished::new(target);
         let (mut clean, accepted) = Raw::connect(target.at, &hello.clone().clean(true));
         assert!(!accepted.session_present);
-        target
-            .client("clean-sender")
-            .publish(&Publish::new(&topic, "never").qos(1));
-        clean.ping();
+        let mut sender = target.client("clean-sender");
+        sender.publish(&Publish::new(&topic, "never").qos(1));
+        expect_nothing(&mut clean, &mut sender);
         // The identifier that was open before is a new message now.
         assert_eq!(clean.subscribe(&topic, 0), 0);
         clean.send_publish(&Publish::new(&topic, "new").qos(2).id(RECEIVED));
@@ -198,10 +197,9 @@ fn a_clean_session_ends_with_its_connection_in_3_1_1() {
         client.disconnect();
         let (mut kept, accepted) = Raw::connect(target.at, &clean.clean(false));
         assert!(!accepted.session_present);
-        target
-            .client("ends-sender")
-            .publish(&Publish::new(&topic, "never").qos(1));
-        kept.ping();
+        let mut sender = target.client("ends-sender");
+        sender.publish(&Publish::new(&topic, "never").qos(1));
+        expect_nothing(&mut kept, &mut sender);
     });
 }
 
@@ -224,10 +222,9 @@ fn a_session_without_expiry_ends_with_its_connection() {
                 !accepted.session_present
             });
             let mut again = target.connect(&hello);
-            target
-                .client("ends-sender")
-                .publish(&Publish::new(&topic, "never").qos(1));
-            again.ping();
+            let mut sender = target.client("ends-sender");
+            sender.publish(&Publish::new(&topic, "never").qos(1));
+            expect_nothing(&mut again, &mut sender);
             again.disconnect();
         }
     });
@@ -284,7 +281,7 @@ fn a_client_takes_its_session_over() {
         sender.publish(&Publish::new(&topic, "next").qos(1));
         let next = newer.expect_message("next");
         newer.acknowledge(&next);
-        newer.ping();
+        expect_nothing(&mut newer, &mut sender);
     });
 }
 
@@ -370,5 +367,6 @@ fn nothing_is_sent_again_on_the_same_connection() {
                 client.ping();
             }
         }
+        expect_nothing(&mut client, &mut sender);
     });
 }

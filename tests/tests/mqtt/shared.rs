@@ -3,27 +3,31 @@
 use std::collections::BTreeSet;
 
 use fellbeck_tests::mqtt::wire::{packet, property};
-use fellbeck_tests::mqtt::{AckKind, Answer, Connect, Delivery, Publish, Raw, encode};
+use fellbeck_tests::mqtt::{Answer, Connect, Delivery, Publish, Raw};
+use fellbeck_tests::wait;
 
-use crate::brokers::{Target, on_each, unique};
+use crate::brokers::{Target, expect_nothing, expect_nothing_own, on_each, unique};
 
-/// All deliveries until the marker, which comes by a subscription that is not shared. None is acknowledged.
-fn until_marker(client: &mut Raw) -> Vec<Delivery> {
-    let mut seen = Vec::new();
-    loop {
-        let delivery = client.expect_publish();
-        if delivery.text() == "marker" {
-            return seen;
-        }
-        seen.push(delivery);
-    }
+/// A member of a share.
+fn member(target: Target, hello: &Connect, shared: &str, qos: u8) -> Raw {
+    let mut client = target.connect(hello);
+    assert_eq!(client.subscribe(shared, qos), qos);
+    client
 }
 
-/// A member of a share, with a marker topic of its own.
-fn member(target: Target, hello: &Connect, shared: &str, qos: u8, marker: &str) -> Raw {
-    let mut client = target.connect(hello);
-    assert_eq!(client.subscribe_all(&[], &[(marker, 0), (shared, qos)]), [0, qos]);
-    client
+/// What comes to all clients together, until there are `count`. Nothing is acknowledged.
+fn collect(clients: &mut [Raw], count: usize) -> Vec<Vec<Delivery>> {
+    let mut seen: Vec<Vec<Delivery>> = clients.iter().map(|_| Vec::new()).collect();
+    wait::until_true("all messages", wait::SOON, || {
+        for (client, seen) in clients.iter_mut().zip(&mut seen) {
+            match client.poll() {
+                Some(Answer::Publish(delivery)) => seen.push(delivery),
+                other => assert_eq!(other, None),
+            }
+        }
+        seen.iter().map(Vec::len).sum::<usize>() >= count
+    });
+    seen
 }
 
 fn texts(deliveries: &[Delivery]) -> Vec<String> {
@@ -35,26 +39,26 @@ fn texts(deliveries: &[Delivery]) -> Vec<String> {
 #[test]
 fn each_share_gets_each_message_once() {
     on_each(|target| {
-        let (topic, marker) = (unique("split"), unique("split/marker"));
+        let topic = unique("split");
         let filter = |name: &str| format!("$share/{name}/{topic}");
         let hello = || target.hello("member");
-        let mut one: Vec<Raw> = (0..3)
-            .map(|_| member(target, &hello(), &filter("one"), 0, &marker))
-            .collect();
-        let mut two = member(target, &hello(), &filter("two words $"), 0, &marker);
-        let mut plain = member(target, &hello(), &topic, 0, &marker);
+        let mut one: Vec<Raw> = (0..3).map(|_| member(target, &hello(), &filter("one"), 0)).collect();
+        let mut two = [member(target, &hello(), &filter("two words $"), 0)];
+        let mut plain = member(target, &hello(), &topic, 0);
         let mut sender = target.client("split-sender");
-        for n in 0..60 {
+        let all: BTreeSet<String> = (0..120).map(|n| n.to_string()).collect();
+        for n in 0..120 {
             sender.publish(&Publish::new(&topic, n.to_string()));
         }
-        sender.publish(&Publish::new(&marker, "marker"));
-        let all: Vec<String> = (0..60).map(|n| n.to_string()).collect();
-        assert_eq!(texts(&until_marker(&mut two)), all);
-        assert_eq!(texts(&until_marker(&mut plain)), all);
-        let parts: Vec<Vec<String>> = one.iter_mut().map(|client| texts(&until_marker(client))).collect();
+        for n in 0..120 {
+            plain.expect_message(&n.to_string());
+        }
+        let two: BTreeSet<String> = texts(&collect(&mut two, 120)[0]).into_iter().collect();
+        assert_eq!(two, all);
+        let parts = collect(&mut one, 120);
         assert!(parts.iter().all(|part| !part.is_empty()), "each takes part: {parts:?}");
-        let together: BTreeSet<String> = parts.iter().flatten().cloned().collect();
-        assert_eq!((together.len(), parts.iter().map(Vec::len).sum::<usize>()), (60, 60));
+        let together: BTreeSet<String> = parts.iter().flat_map(|part| texts(part)).collect();
+        assert_eq!(together, all);
     });
 }
 
@@ -101,27 +105,22 @@ fn no_retained_message_is_sent_to_a_share() {
 #[test]
 fn each_member_has_its_own_qos() {
     on_each(|target| {
-        let (topic, marker) = (unique("granted"), unique("granted/marker"));
+        let topic = unique("granted");
         let shared = format!("$share/g/{topic}");
         let mut members: Vec<Raw> = (0..3)
-            .map(|qos| member(target, &target.hello("granted"), &shared, qos, &marker))
+            .map(|qos| member(target, &target.hello("granted"), &shared, qos))
             .collect();
         let mut sender = target.client("granted-sender");
         for _ in 0..30 {
             sender.publish(&Publish::new(&topic, "x").qos(2));
         }
-        sender.publish(&Publish::new(&marker, "marker"));
-        let mut sum = 0;
-        for (qos, client) in members.iter_mut().enumerate() {
-            let deliveries = until_marker(client);
+        for (qos, deliveries) in collect(&mut members, 30).iter().enumerate() {
             assert!(!deliveries.is_empty());
             assert!(
                 deliveries.iter().all(|delivery| usize::from(delivery.qos) == qos),
                 "{qos}: {deliveries:?}"
             );
-            sum += deliveries.len();
         }
-        assert_eq!(sum, 30);
     });
 }
 
@@ -130,17 +129,18 @@ fn each_member_has_its_own_qos() {
 #[test]
 fn unacknowledged_messages_of_a_member_that_ended_go_to_another() {
     on_each(|target| {
-        let (topic, marker) = (unique("leaves"), unique("leaves/marker"));
+        let topic = unique("leaves");
         let shared = format!("$share/g/{topic}");
-        let mut leaver = member(target, &target.hello("leaver"), &shared, 1, &marker);
+        let mut leaver = member(target, &target.hello("leaver"), &shared, 1);
         let mut sender = target.client("leaves-sender");
         let wanted: BTreeSet<String> = (0..8).map(|n| n.to_string()).collect();
         for text in &wanted {
             sender.publish(&Publish::new(&topic, text).qos(1));
         }
-        sender.publish(&Publish::new(&marker, "marker"));
-        assert_eq!(until_marker(&mut leaver).len(), 8);
-        let mut stayer = member(target, &target.hello("stayer"), &shared, 1, &marker);
+        for text in &wanted {
+            leaver.expect_message(text);
+        }
+        let mut stayer = member(target, &target.hello("stayer"), &shared, 1);
         leaver.reset();
         let mut got = BTreeSet::new();
         for _ in 0..8 {
@@ -155,17 +155,17 @@ fn unacknowledged_messages_of_a_member_that_ended_go_to_another() {
 
 /// A kept member that holds one QoS 2 message, not acknowledged and then gone, and another member that is connected and has none.
 fn absent_with_qos_2(target: Target) -> (Connect, String, Delivery, Raw) {
-    let (topic, marker) = (unique("absent"), unique("absent/marker"));
+    let topic = unique("absent");
     let shared = format!("$share/g/{topic}");
     let hello = Connect::kept(target.version, unique("absent"));
-    let mut absent = member(target, &hello, &shared, 2, &marker);
+    let mut absent = member(target, &hello, &shared, 2);
     target
         .client("absent-sender")
         .publish(&Publish::new(&topic, "once").qos(2));
     let delivery = absent.expect_message("once");
-    let other = member(target, &target.hello("other"), &shared, 2, &marker);
+    let other = member(target, &target.hello("other"), &shared, 2);
     absent.disconnect();
-    (hello, marker, delivery, other)
+    (hello, topic, delivery, other)
 }
 
 /// [MQTT5-4.8.2-4] A QoS 2 message in flight to a member that went away is completed by that member when it is back; no other member gets it
@@ -173,8 +173,12 @@ fn absent_with_qos_2(target: Target) -> (Connect, String, Delivery, Raw) {
 #[test]
 fn a_qos_2_message_waits_for_its_member() {
     on_each(|target| {
-        let (hello, _, first, mut other) = absent_with_qos_2(target);
-        other.ping();
+        let (hello, topic, first, mut other) = absent_with_qos_2(target);
+        target
+            .client("absent-marker")
+            .publish(&Publish::new(&topic, "marker").qos(1));
+        let marker = other.expect_message("marker");
+        other.acknowledge(&marker);
         let mut back = target.connect(&hello);
         let again = back.expect_message("once");
         assert_eq!((again.id, again.qos, again.dup), (first.id, 2, true));
@@ -188,11 +192,11 @@ fn a_qos_2_message_waits_for_its_member() {
 #[test]
 fn a_qos_2_message_ends_with_the_session_of_its_member() {
     on_each(|target| {
-        let (hello, marker, _, mut other) = absent_with_qos_2(target);
+        let (hello, topic, _, mut other) = absent_with_qos_2(target);
         let mut back = target.connect(&hello.clean(true));
-        back.publish(&Publish::new(&marker, "marker").qos(1));
-        assert!(until_marker(&mut other).is_empty());
-        back.ping();
+        back.publish(&Publish::new(&topic, "marker").qos(1));
+        other.expect_message("marker");
+        expect_nothing_own(&mut back);
     });
 }
 
@@ -201,10 +205,10 @@ fn a_qos_2_message_ends_with_the_session_of_its_member() {
 #[test]
 fn a_message_that_a_member_refuses_goes_to_nobody_else() {
     on_each(|target| {
-        let (topic, marker) = (unique("refuses"), unique("refuses/marker"));
+        let topic = unique("refuses");
         let shared = format!("$share/g/{topic}");
         let hello = Connect::kept(target.version, unique("refuser"));
-        let mut refuser = member(target, &hello, &shared, 2, &marker);
+        let mut refuser = member(target, &hello, &shared, 2);
         let mut sender = target.client("refuses-sender");
         for (qos, first) in [(1, 0x40), (2, 0x50)] {
             sender.publish(&Publish::new(&topic, "refused").qos(qos));
@@ -212,41 +216,35 @@ fn a_message_that_a_member_refuses_goes_to_nobody_else() {
             refuser.send(&packet(first, &[&delivery.id.to_be_bytes(), &[0x83]]));
         }
         refuser.ping();
-        let mut other = member(target, &target.hello("other"), &shared, 2, &marker);
+        let mut other = member(target, &target.hello("other"), &shared, 2);
         refuser.disconnect();
-        sender.publish(&Publish::new(&marker, "marker").qos(1));
-        assert!(until_marker(&mut other).is_empty());
+        sender.publish(&Publish::new(&topic, "marker").qos(1));
+        other.expect_message("marker");
         let mut back = target.connect(&hello);
-        back.send(&encode::ping());
-        assert_eq!(back.recv(), Answer::PingResp);
+        expect_nothing(&mut back, &mut sender);
     });
 }
 
-/// [MQTT5-4.8.2] [MQTT5-4.9.0-2] A member whose Receive Maximum is used up does not hold up the others: they get what it cannot take.
+/// [MQTT5-4.8.2] [MQTT5-4.9.0-2] A member whose Receive Maximum is used up takes nothing from the share: what it cannot take goes to another
+/// one, at the latest when it is gone.
 #[test]
-fn a_member_without_quota_does_not_hold_up_the_share() {
+fn a_member_without_quota_takes_nothing_from_the_share() {
     on_each(|target| {
-        let (topic, marker) = (unique("quota"), unique("quota/marker"));
+        let topic = unique("quota");
         let shared = format!("$share/g/{topic}");
         let small = target.hello("small").property(property::receive_maximum(1));
-        let mut slow = member(target, &small, &shared, 1, &marker);
-        let mut fast = member(target, &target.hello("fast"), &shared, 1, &marker);
+        let slow = member(target, &small, &shared, 1);
+        let mut fast = member(target, &target.hello("fast"), &shared, 1);
         let mut sender = target.client("quota-sender");
         for n in 0..20 {
             sender.publish(&Publish::new(&topic, n.to_string()).qos(1));
         }
-        sender.publish(&Publish::new(&marker, "marker"));
-        let held = until_marker(&mut slow);
-        assert!(held.len() <= 1, "{held:?}");
-        // What waits for the slow member goes to the other one at the latest when the slow one is gone.
-        let mut got: BTreeSet<String> = BTreeSet::new();
         slow.reset();
+        let mut got: BTreeSet<String> = BTreeSet::new();
         while got.len() < 20 {
             let delivery = fast.expect_publish();
-            if delivery.text() != "marker" {
-                fast.send(&encode::ack(AckKind::PubAck, delivery.id));
-                assert!(got.insert(delivery.text()), "{delivery:?} came twice");
-            }
+            fast.acknowledge(&delivery);
+            assert!(got.insert(delivery.text()), "{delivery:?} came twice");
         }
     });
 }

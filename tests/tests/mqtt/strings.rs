@@ -1,7 +1,7 @@
 //! Strings, binary data and integers (1.5).
 
 use fellbeck_tests::mqtt::wire::{hex, packet, properties, property, text};
-use fellbeck_tests::mqtt::{Connect, LastWill, Publish, Raw};
+use fellbeck_tests::mqtt::{Connect, LastWill, Publish, Raw, encode};
 
 use crate::brokers::{Target, on_each, on_each_v3, on_each_version, unique};
 use crate::cases::{Case, MALFORMED, case, each_ends, each_is_refused};
@@ -122,13 +122,42 @@ fn a_byte_order_mark_is_kept() {
     });
 }
 
-/// [MQTT5-1.5.4] [MQTT5-4.7.3-4] [MQTT3-4.7.3-4] [MQTT3-1.5.3-1] Whatever characters a topic has, it is passed on unchanged, or the client
-/// is disconnected for it; here all are taken.
+/// [MQTT5-1.5.4] A topic with a control character or a non-character is passed on unchanged, or malformed.
+#[test]
+fn discouraged_characters_are_passed_on_or_refused() {
+    on_each_version(|target| {
+        for odd in [
+            "\u{1}",
+            "\u{1F}",
+            "\u{7F}",
+            "\u{9F}",
+            "\u{FDD0}",
+            "\u{FFFF}",
+            "\u{10FFFF}",
+        ] {
+            let topic = format!("{} {odd}", unique("odd"));
+            let mut client = target.client("odd");
+            client.send(&encode::publish(target.version, &Publish::new(&topic, "x").retain()));
+            client.send(&encode::subscribe(target.version, 1, &[(&topic, 0)]));
+            match client.recv_bytes() {
+                Some(bytes) if bytes[0] == 0x90 => {
+                    assert_eq!(client.expect_message("x").topic, topic);
+                    client.publish(&Publish::new(&topic, "").retain());
+                }
+                Some(bytes) => assert_eq!((bytes[0], bytes[2]), (0xE0, 0x81), "{odd:?}"),
+                None => assert!(!target.is_v5(), "{odd:?}"),
+            }
+        }
+    });
+}
+
+/// [MQTT5-1.5.4] [MQTT5-4.7.3-4] [MQTT3-4.7.3-4] [MQTT3-1.5.3-1] Characters of every length of UTF-8, at the edges of what is legal, combining
+/// and invisible ones, are passed on unchanged.
 #[test]
 fn unusual_characters_are_passed_on_unchanged() {
     on_each_version(|target| {
         let mut client = target.client("chars");
-        let odd = "\u{1}\u{7F}\u{9F}|\u{FFFF}\u{FDD0}|\u{D7FF}\u{E000}\u{10FFFF}|é e\u{301}|\u{202E}";
+        let odd = "\u{A0}\u{7FF}\u{800}|\u{D7FF}\u{E000}\u{FFFD}|\u{10000}\u{10FFFD}|\u{E9} e\u{301}|\u{202E}\u{200B}";
         let topic = format!("{} {odd}", unique("chars"));
         assert_eq!(client.subscribe(&topic, 0), 0);
         let list = if target.is_v5() {

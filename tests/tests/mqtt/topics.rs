@@ -1,9 +1,9 @@
 //! Topic Names and Topic Filters (4.7): wildcards, `$` topics, lengths.
 
 use fellbeck_tests::mqtt::wire::{packet, text};
-use fellbeck_tests::mqtt::{Publish, encode};
+use fellbeck_tests::mqtt::{Answer, Publish, encode};
 
-use crate::brokers::{Target, on_each_version, unique};
+use crate::brokers::{Target, expect_nothing, expect_nothing_own, on_each_version, unique};
 use crate::cases::{WRONG, case, each_ends};
 
 /// Filter, topics that match, topics that do not. `@` stands for a name of its own, at any place but the first level of a wildcard.
@@ -55,7 +55,7 @@ fn filters_match_what_they_should() {
             retained.sort_unstable();
             wanted.sort_unstable();
             assert_eq!(retained, wanted, "{filter}");
-            client.ping();
+            expect_nothing(&mut client, &mut sender);
             for topic in others.iter().chain(matching) {
                 sender.publish(&Publish::new(&named(topic), "").retain());
             }
@@ -92,20 +92,17 @@ fn a_leading_wildcard_does_not_match_dollar_topics() {
         assert_eq!(late.subscribe(&leading[0], 0), 0);
         assert_eq!(late.subscribe(&format!("${own}/+"), 0), 0);
         assert_eq!(late.expect_message(&own).topic, topic);
-        late.ping();
+        expect_nothing(&mut late, &mut sender);
         sender.publish(&Publish::new(&marker, "marker"));
         for client in &mut clients {
             loop {
                 // Other tests publish too, and `#` sees it.
                 match client.recv() {
-                    fellbeck_tests::mqtt::Answer::Publish(delivery) if delivery.topic == marker => break,
-                    fellbeck_tests::mqtt::Answer::Publish(delivery) => {
+                    Answer::Publish(delivery) if delivery.topic == marker => break,
+                    Answer::Publish(delivery) => {
                         assert!(!delivery.topic.starts_with('$'), "{delivery:?}")
                     }
-                    other => assert!(
-                        matches!(other, fellbeck_tests::mqtt::Answer::SubAck { .. }),
-                        "{other:?}"
-                    ),
+                    other => assert!(matches!(other, Answer::SubAck { .. }), "{other:?}"),
                 }
             }
         }
@@ -121,7 +118,7 @@ fn a_client_does_not_publish_to_the_topics_of_the_server() {
         let mut client = target.client("foreign");
         assert_eq!(client.subscribe(&topic, 0), 0);
         client.send_publish(&Publish::new(&topic, "never"));
-        client.ping();
+        expect_nothing_own(&mut client);
     });
 }
 
@@ -165,7 +162,7 @@ fn a_topic_may_have_65_535_bytes() {
         assert_eq!(client.expect_message("x").topic, longest);
         client.unsubscribe(&[&longest]);
         client.send_publish(&Publish::new(&longest, "never"));
-        client.ping();
+        expect_nothing_own(&mut client);
     });
 }
 
@@ -189,6 +186,6 @@ fn deep_topics_match() {
             }
             client.unsubscribe(&[filter]);
         }
-        client.ping();
+        expect_nothing_own(&mut client);
     });
 }

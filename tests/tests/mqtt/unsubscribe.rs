@@ -2,7 +2,7 @@
 
 use fellbeck_tests::mqtt::{AckKind, Publish, encode};
 
-use crate::brokers::{on_each, on_each_version, unique};
+use crate::brokers::{expect_nothing, expect_nothing_own, on_each, on_each_version, unique};
 use crate::cases::{PROTOCOL_ERROR, case, each_ends};
 
 /// [MQTT5-3.10.3-2] [MQTT3-3.10.3-2] [MQTT3-4.8.0-1] An UNSUBSCRIBE without a filter is a protocol error.
@@ -29,7 +29,7 @@ fn an_unsuback_answers_each_filter_in_order() {
         for topic in [&a, &c] {
             client.publish(&Publish::new(topic, "never"));
         }
-        client.ping();
+        expect_nothing_own(&mut client);
     });
 }
 
@@ -62,7 +62,7 @@ fn filters_are_compared_character_by_character() {
         client.expect_message("still");
         client.unsubscribe(&[&topic]);
         client.publish(&Publish::new(&topic, "never"));
-        client.ping();
+        expect_nothing_own(&mut client);
     });
 }
 
@@ -78,7 +78,7 @@ fn a_filter_with_wildcards_is_deleted_alone() {
         client.publish(&Publish::new(format!("{base}/b").as_str(), "never"));
         client.publish(&Publish::new(&topic, "still"));
         client.expect_message("still");
-        client.ping();
+        expect_nothing_own(&mut client);
     });
 }
 
@@ -101,7 +101,7 @@ fn started_deliveries_are_completed_after_unsubscribe() {
             sender.publish(&Publish::new(&topic, "never").qos(qos));
         }
         client.acknowledge(&deliveries[1]);
-        client.ping();
+        expect_nothing(&mut client, &mut sender);
         drop(client);
         let mut client = target.connect(&hello);
         for open in [&deliveries[0], &deliveries[2]] {
@@ -137,6 +137,6 @@ fn a_shared_subscription_is_deleted_by_its_whole_filter() {
             let delivery = stayer.expect_message(&n.to_string());
             stayer.acknowledge(&delivery);
         }
-        leaver.ping();
+        expect_nothing(&mut leaver, &mut sender);
     });
 }
