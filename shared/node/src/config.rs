@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use fellbeck_core::limits::TOPIC_LEVELS_MAX;
+use fellbeck_broker::front::MqttServerConfig;
 use fellbeck_ops::config::{ByteSize, ConfigError, Listen, ranged};
 use fellbeck_ops::tls::{ServerConfig, TlsFiles};
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ impl Default for MqttConfig {
             connect_burst: 2000,
             receive_maximum: 1024,
             topic_alias_maximum: 64,
-            topic_levels_max: TOPIC_LEVELS_MAX,
+            topic_levels_max: MqttServerConfig::TOPIC_LEVELS_MAX,
             keep_alive_max_secs: 0,
             first_packet_timeout_ms: 10_000,
             partial_within_ms: 30_000,
@@ -96,7 +96,11 @@ impl MqttConfig {
         ranged("mqtt.connect_rate_per_sec", self.connect_rate_per_sec, 0..=1_000_000)?;
         ranged("mqtt.connect_burst", self.connect_burst, 1..=1_000_000)?;
         ranged("mqtt.receive_maximum", self.receive_maximum, 1..=65_535)?;
-        ranged("mqtt.topic_levels_max", self.topic_levels_max, 1..=TOPIC_LEVELS_MAX)?;
+        ranged(
+            "mqtt.topic_levels_max",
+            self.topic_levels_max,
+            1..=MqttServerConfig::TOPIC_LEVELS_MAX,
+        )?;
         ranged("mqtt.sys_interval_secs", self.sys_interval_secs, 0..=86_400)?;
         let times = [
             ("mqtt.first_packet_timeout_ms", self.first_packet_timeout_ms, 600_000),

@@ -54,8 +54,26 @@ fn main() {
     seeds.extend(CONNECTS.iter().map(|bytes| ("mqtt_connect", bytes.to_vec())));
     seeds.extend(PUBLISHES.iter().map(|bytes| ("mqtt_publish", bytes.to_vec())));
     seeds.extend(CONTROLS.iter().map(|bytes| ("mqtt_control", bytes.to_vec())));
+    seeds.extend(FRAMES.iter().map(|bytes| ("ws_frames", bytes.to_vec())));
+    seeds.extend(UPGRADES.iter().map(|text| ("ws_upgrade", text.as_bytes().to_vec())));
     write(&seeds);
 }
+
+/// The size of a portion, and masked frames: a CONNECT, fragments with a ping among them, a longer frame, single bytes.
+const FRAMES: [&[u8]; 4] = [
+    b"\x01\x82\x8F7\xFA!='\xF7!9z\xABui3\xF8!\x017\xFB@",
+    b"\x03\x02\x847\xFA!='\xF7!9\x89\x847\xFA!=G\x93OZ\x00\x807\xFA!=\x80\x8B7\xFA!=z\xABui3\xF8!\x017\xFB@\x8A\x807\xFA!=",
+    b"@\x82\xFE\x00\xCB7\xFA!=\x072 =6\x8EYEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82Y\x82\x847\xFA!=\xF7\xFA\xE1=",
+    b"\x02\x82\x817\xFA!=\xF7\x82\x817\xFA!=7\x89\xFD7\xFA!=O\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO\x82YEO",
+];
+
+/// Plain, with lists, without a sub-protocol, and with a longer path.
+const UPGRADES: [&str; 4] = [
+    "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+    "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chat, mqttv3.1\r\n\r\n",
+    "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: http://a\r\nUser-Agent: some browser of some length, which may be changed without harm\r\nCookie: a=b; c=d\r\nPragma: no-cache\r\n\r\n",
+    "GET /a/long/path?with=a&query=of&some=length HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+];
 
 /// One of each dialect, one with everything, and one with packets behind it.
 const CONNECTS: [&[u8]; 5] = [

@@ -16,6 +16,7 @@ mod properties;
 mod receiver;
 mod session;
 mod topics;
+mod websocket;
 
 pub use node::{NEWEST, Node};
 
@@ -23,7 +24,7 @@ pub use node::{NEWEST, Node};
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target by its name: that of its file in `tests/fuzz/fuzz_targets` and of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 14] = [
+pub const TARGETS: [(&str, Body); 16] = [
     ("incarnation_chain", chain::incarnation_chain),
     ("kafka_batch", kafka::kafka_batch),
     ("link_control_frame", frames::link_control_frame),
@@ -38,6 +39,8 @@ pub const TARGETS: [(&str, Body); 14] = [
     ("record_block", block::record_block),
     ("session_state", session::session_state),
     ("topic_filter", topics::topic_filter),
+    ("ws_frames", websocket::ws_frames),
+    ("ws_upgrade", websocket::ws_upgrade),
 ];
 
 /// Runs the target `name` on `data`. Panics where a property does not hold, or where there is no such target.

@@ -76,7 +76,9 @@ impl PowerDisk {
         };
         let done = Command::new("umount").arg("--lazy").arg(&self.at).output()?;
         if !done.status.success() {
-            return Err(std::io::Error::other(String::from_utf8_lossy(&done.stderr).into_owned()));
+            return Err(std::io::Error::other(
+                String::from_utf8_lossy(&done.stderr).into_owned(),
+            ));
         }
         match session.join() {
             // How the kernel may end the thread that served a mount which is gone.

@@ -26,7 +26,8 @@ fn expiring(topic: &str, payload: &str, interval: u32) -> Publish {
     Publish::new(topic, payload).property(property::message_expiry(interval))
 }
 
-/// [MQTT5-3.3.2-6] A message that is delivered at once has the interval that it came with, the greatest too; a second at most is lost on the way.
+/// [MQTT5-3.3.2-6] A message that is delivered at once has the interval that it came with, the greatest too; a second
+/// at most is lost on the way.
 #[test]
 fn the_interval_is_passed_on() {
     on_each(|target| {
@@ -41,8 +42,8 @@ fn the_interval_is_passed_on() {
     });
 }
 
-/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] [MQTT5-3.3.2.3.3] For an absent client the interval is counted down, what has expired is gone, and what has no interval stays; a
-/// retained message likewise.
+/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] [MQTT5-3.3.2.3.3] For an absent client the interval is counted down, what has
+/// expired is gone, and what has no interval stays; a retained message likewise.
 #[test]
 fn the_interval_is_counted_down_while_a_message_waits() {
     on_each(|target| {
@@ -77,7 +78,8 @@ fn the_interval_is_counted_down_while_a_message_waits() {
     });
 }
 
-/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] The time that the node is down counts as well, in the queue of an absent session and for a retained message.
+/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] The time that the node is down counts as well, in the queue of an absent session and
+/// for a retained message.
 #[test]
 fn the_interval_is_counted_down_over_a_restart() {
     on_own(&[], |node| {
@@ -108,8 +110,8 @@ fn the_interval_is_counted_down_over_a_restart() {
     });
 }
 
-/// [MQTT5-3.3.2-5] [MQTT5-3.3.2.3.3] An interval of 0 is legal: the message is acknowledged, a client that is away never gets it, and one that is present gets it
-/// with nothing left, or not at all.
+/// [MQTT5-3.3.2-5] [MQTT5-3.3.2.3.3] An interval of 0 is legal: the message is acknowledged, a client that is away
+/// never gets it, and one that is present gets it with nothing left, or not at all.
 #[test]
 fn an_interval_of_zero_is_legal() {
     on_each(|target| {
@@ -138,7 +140,8 @@ fn an_interval_of_zero_is_legal() {
     });
 }
 
-/// [MQTT5-3.3.2-5] [MQTT5-4.9.0-2] What expires while it waits for room in the Receive Maximum is not delivered: its delivery had not begun.
+/// [MQTT5-3.3.2-5] [MQTT5-4.9.0-2] What expires while it waits for room in the Receive Maximum is not delivered: its
+/// delivery had not begun.
 #[test]
 fn what_expires_while_it_waits_for_room_is_gone() {
     on_each(|target| {
@@ -158,8 +161,8 @@ fn what_expires_while_it_waits_for_room_is_gone() {
     });
 }
 
-/// [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] What was sent does not expire any more: after its interval has passed it comes again at a reconnect, the QoS 2 exchange is completed, and the
-/// interval that it shows has not grown.
+/// [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] What was sent does not expire any more: after its interval has passed it comes again
+/// at a reconnect, the QoS 2 exchange is completed, and the interval that it shows has not grown.
 #[test]
 fn what_was_sent_does_not_expire() {
     on_each(|target| {
@@ -207,7 +210,8 @@ fn what_was_sent_does_not_expire() {
     });
 }
 
-/// [MQTT5-4.3.3-13] [MQTT5-4.3.3-10] [MQTT5-4.3.3-11] As receiver the node completes a QoS 2 exchange whose message has expired: PUBREC to a repeated PUBLISH, PUBCOMP 0x00 to PUBREL.
+/// [MQTT5-4.3.3-13] [MQTT5-4.3.3-10] [MQTT5-4.3.3-11] As receiver the node completes a QoS 2 exchange whose message has
+/// expired: PUBREC to a repeated PUBLISH, PUBCOMP 0x00 to PUBREL.
 #[test]
 fn an_exchange_is_completed_after_the_message_has_expired() {
     on_each(|target| {

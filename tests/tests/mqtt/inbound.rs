@@ -17,7 +17,8 @@ fn release(client: &mut Raw, id: u16) {
     client.expect_ack(AckKind::PubComp, id, 0);
 }
 
-/// [MQTT5-4.3.2-4] [MQTT5-4.3.2-5] [MQTT3-4.3.2-2] [MQTT3-2.3.1-3] After its PUBACK an identifier is a new message each time, whatever DUP says.
+/// [MQTT5-4.3.2-4] [MQTT5-4.3.2-5] [MQTT3-4.3.2-2] [MQTT3-2.3.1-3] After its PUBACK an identifier is a new message each
+/// time, whatever DUP says.
 #[test]
 fn an_acknowledged_identifier_is_a_new_message() {
     on_each_version(|target| {
@@ -34,8 +35,8 @@ fn an_acknowledged_identifier_is_a_new_message() {
     });
 }
 
-/// [MQTT5-4.3.3-10] [MQTT5-4.3.3-8] [MQTT3-4.3.3-2] Until PUBREL a PUBLISH with the identifier gets PUBREC again and is not delivered again, with DUP or
-/// without, with the same payload or another.
+/// [MQTT5-4.3.3-10] [MQTT5-4.3.3-8] [MQTT3-4.3.3-2] Until PUBREL a PUBLISH with the identifier gets PUBREC again and is
+/// not delivered again, with DUP or without, with the same payload or another.
 #[test]
 fn a_message_that_is_not_released_is_delivered_once() {
     on_each_version(|target| {
@@ -61,7 +62,8 @@ fn a_message_that_is_not_released_is_delivered_once() {
     });
 }
 
-/// [MQTT5-4.3.3-11] [MQTT5-4.3.3-12] [MQTT3-4.3.3-2] [MQTT3-2.3.1-3] After its PUBCOMP an identifier is a new message each time, whatever DUP says.
+/// [MQTT5-4.3.3-11] [MQTT5-4.3.3-12] [MQTT3-4.3.3-2] [MQTT3-2.3.1-3] After its PUBCOMP an identifier is a new message
+/// each time, whatever DUP says.
 #[test]
 fn a_released_identifier_is_a_new_message() {
     on_each_version(|target| {
@@ -79,7 +81,8 @@ fn a_released_identifier_is_a_new_message() {
     });
 }
 
-/// [MQTT5-4.3.3-11] [MQTT5-3.7.2-1] [MQTT3-4.3.3-2] PUBREL is answered with PUBCOMP each time it comes; in 5.0 with 0x92 once the identifier is unknown.
+/// [MQTT5-4.3.3-11] [MQTT5-3.7.2-1] [MQTT3-4.3.3-2] PUBREL is answered with PUBCOMP each time it comes; in 5.0 with
+/// 0x92 once the identifier is unknown.
 #[test]
 fn each_pubrel_gets_a_pubcomp() {
     on_each_version(|target| {
@@ -103,8 +106,8 @@ fn each_pubrel_gets_a_pubcomp() {
     });
 }
 
-/// [MQTT5-4.3.3-10] [MQTT3-4.3.3-2] Many exchanges go on at once and are released in another order than they began; a QoS 1 message between them may
-/// not disturb them.
+/// [MQTT5-4.3.3-10] [MQTT3-4.3.3-2] Many exchanges go on at once and are released in another order than they began; a
+/// QoS 1 message between them may not disturb them.
 #[test]
 fn releases_come_in_any_order() {
     on_each_version(|target| {
@@ -132,8 +135,8 @@ fn releases_come_in_any_order() {
     });
 }
 
-/// [MQTT5-4.3.3-10] [MQTT5-4.1] [MQTT3-4.3.3-2] [MQTT3-4.1.0-1] What was received and not released is known after a reconnect of the publisher: sent again
-/// it is not delivered again, and its release completes it.
+/// [MQTT5-4.3.3-10] [MQTT5-4.1] [MQTT3-4.3.3-2] [MQTT3-4.1.0-1] What was received and not released is known after a
+/// reconnect of the publisher: sent again it is not delivered again, and its release completes it.
 #[test]
 fn an_unreleased_message_is_known_after_a_reconnect() {
     on_each_version(|target| {
@@ -154,7 +157,8 @@ fn an_unreleased_message_is_known_after_a_reconnect() {
     });
 }
 
-/// [MQTT5-4.3.3-10] [MQTT5-4.1] [MQTT3-4.3.3-2] [MQTT3-4.1.0-1] What was received and not released is known after the node was killed and started again.
+/// [MQTT5-4.3.3-10] [MQTT5-4.1] [MQTT3-4.3.3-2] [MQTT3-4.1.0-1] What was received and not released is known after the
+/// node was killed and started again.
 #[test]
 fn an_unreleased_message_is_known_after_a_restart() {
     on_own(&[], |node| {
@@ -179,7 +183,8 @@ fn an_unreleased_message_is_known_after_a_restart() {
     });
 }
 
-/// [MQTT5-3.1.2-4] [MQTT5-4.3.3-10] [MQTT3-3.1.2-6] A clean connection forgets what was received and not released: the same identifier is a new message.
+/// [MQTT5-3.1.2-4] [MQTT5-4.3.3-10] [MQTT3-3.1.2-6] A clean connection forgets what was received and not released: the
+/// same identifier is a new message.
 #[test]
 fn a_clean_start_forgets_what_was_not_released() {
     on_each_version(|target| {
@@ -196,7 +201,8 @@ fn a_clean_start_forgets_what_was_not_released() {
     });
 }
 
-/// [MQTT5-4.3.3-9] A PUBLISH refused in PUBREC leaves nothing: the same identifier, with DUP too, is a new message, and a PUBREL for it unknown.
+/// [MQTT5-4.3.3-9] A PUBLISH refused in PUBREC leaves nothing: the same identifier, with DUP too, is a new message, and
+/// a PUBREL for it unknown.
 #[test]
 fn a_refused_identifier_is_a_new_message() {
     on_each(|target| {
@@ -216,8 +222,8 @@ fn a_refused_identifier_is_a_new_message() {
     });
 }
 
-/// [MQTT5-4.5.0-1] [MQTT3-4.5.0-1] [MQTT3-3.1.2-5] A message that the node has acknowledged reaches every session with a matching subscription, present or
-/// absent, of either version, each at its own QoS.
+/// [MQTT5-4.5.0-1] [MQTT3-4.5.0-1] [MQTT3-3.1.2-5] A message that the node has acknowledged reaches every session with
+/// a matching subscription, present or absent, of either version, each at its own QoS.
 #[test]
 fn a_message_goes_to_every_matching_session() {
     on_each_version(|target| {

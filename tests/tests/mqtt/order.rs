@@ -66,7 +66,8 @@ fn clean_reader(target: &Target, root: &str, qos: u8) -> Raw {
     reader
 }
 
-/// [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT3-4.6.0-5] [MQTT3-4.6.0-6] A burst at one QoS arrives in order at subscribers of every QoS, with a session or without.
+/// [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT3-4.6.0-5] [MQTT3-4.6.0-6] A burst at one QoS arrives in order at subscribers
+/// of every QoS, with a session or without.
 #[test]
 fn a_burst_arrives_in_order() {
     on_each_version(|target| {
@@ -109,8 +110,8 @@ fn a_mixed_burst_arrives_in_order_at_each_qos() {
     });
 }
 
-/// [MQTT5-4.6.0-5] [MQTT5-4.5.0-1] [MQTT3-4.6.0-6] [MQTT3-4.5.0-1] What waits for an absent session comes in order and goes over into what is published meanwhile, without a gap and
-/// without a message twice.
+/// [MQTT5-4.6.0-5] [MQTT5-4.5.0-1] [MQTT3-4.6.0-6] [MQTT3-4.5.0-1] What waits for an absent session comes in order and
+/// goes over into what is published meanwhile, without a gap and without a message twice.
 #[test]
 fn the_queue_goes_over_into_what_is_live() {
     on_each_version(|target| {
@@ -124,7 +125,8 @@ fn the_queue_goes_over_into_what_is_live() {
     });
 }
 
-/// [MQTT5-4.6.0-5] [MQTT3-4.6.0-6] [MQTT3-4.6.0-5] A restart of the node keeps the order of what waits, and new messages come behind it.
+/// [MQTT5-4.6.0-5] [MQTT3-4.6.0-6] [MQTT3-4.6.0-5] A restart of the node keeps the order of what waits, and new
+/// messages come behind it.
 #[test]
 fn a_restart_keeps_the_order() {
     on_own(&[], |node| {
@@ -147,7 +149,8 @@ fn a_restart_keeps_the_order() {
     });
 }
 
-/// [MQTT5-4.6.0-5] [MQTT3-4.6.0-6] A queue longer than the memory for it, read from the log, comes in order and whole; a small Receive Maximum does not change that.
+/// [MQTT5-4.6.0-5] [MQTT3-4.6.0-6] A queue longer than the memory for it, read from the log, comes in order and whole;
+/// a small Receive Maximum does not change that.
 #[test]
 fn a_queue_beyond_memory_comes_in_order() {
     let settings = [

@@ -21,8 +21,8 @@ fn sized(message: &Publish, size: usize) -> Publish {
     }
 }
 
-/// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25] A message that makes a packet of exactly the maximum is delivered, one of a byte more is not and takes no room in the Receive Maximum; what
-/// follows it comes.
+/// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25] A message that makes a packet of exactly the maximum is delivered, one of a byte
+/// more is not and takes no room in the Receive Maximum; what follows it comes.
 #[test]
 fn a_delivery_above_the_maximum_is_left_out() {
     on_each(|target| {
@@ -44,7 +44,8 @@ fn a_delivery_above_the_maximum_is_left_out() {
     });
 }
 
-/// [MQTT5-3.1.2-24] Properties count: those that came with the message, and the Subscription Identifiers that the node adds.
+/// [MQTT5-3.1.2-24] Properties count: those that came with the message, and the Subscription Identifiers that the node
+/// adds.
 #[test]
 fn properties_count_against_the_maximum() {
     on_each(|target| {
@@ -63,8 +64,8 @@ fn properties_count_against_the_maximum() {
     });
 }
 
-/// [MQTT5-3.1.2-25] What was too large counts as sent: it does not come after a reconnect without a maximum. For a client that was away, the maximum of the connection at which it comes back
-/// is what counts.
+/// [MQTT5-3.1.2-25] What was too large counts as sent: it does not come after a reconnect without a maximum. For a
+/// client that was away, the maximum of the connection at which it comes back is what counts.
 #[test]
 fn what_is_too_large_counts_as_sent() {
     on_each(|target| {
@@ -89,7 +90,8 @@ fn what_is_too_large_counts_as_sent() {
     });
 }
 
-/// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25] [MQTT5-4.4.0-1] A message in flight that is too large for the next connection is not sent on it.
+/// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25] [MQTT5-4.4.0-1] A message in flight that is too large for the next connection is
+/// not sent on it.
 #[test]
 fn what_is_sent_again_stays_within_the_maximum() {
     on_each(|target| {
@@ -129,8 +131,8 @@ fn retained_messages_and_wills_stay_within_the_maximum() {
     });
 }
 
-/// [MQTT5-3.2.2.3.6] [MQTT5-3.2.2-15] [MQTT3-4.8.0-1] The node announces its Maximum Packet Size; a packet of exactly that size is taken, one of a byte more gets DISCONNECT 0x95, in 3.1.1 the close,
-/// even before its body has come.
+/// [MQTT5-3.2.2.3.6] [MQTT5-3.2.2-15] [MQTT3-4.8.0-1] The node announces its Maximum Packet Size; a packet of exactly
+/// that size is taken, one of a byte more gets DISCONNECT 0x95, in 3.1.1 the close, even before its body has come.
 #[test]
 fn the_own_maximum_is_announced_and_enforced() {
     on_own(&[("mqtt.packet_max", "\"1 KiB\"")], |node| {

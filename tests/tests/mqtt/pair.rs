@@ -71,8 +71,8 @@ pub(crate) fn resume(target: &Target, hello: &Connect) -> Raw {
     client
 }
 
-/// Receives `count` messages, acknowledges each when it comes, and carries their exchanges through to the end. A PUBREL may come between
-/// other deliveries.
+/// Receives `count` messages, acknowledges each when it comes, and carries their exchanges through to the end. A PUBREL
+/// may come between other deliveries.
 pub(crate) fn take(client: &mut Raw, count: usize) -> Vec<Delivery> {
     let got = take_while(client, |got| got.len() < count);
     assert_eq!(got.len(), count, "more than was awaited");

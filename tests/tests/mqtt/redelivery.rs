@@ -5,7 +5,8 @@ use fellbeck_tests::mqtt::{AckKind, Answer, Connect, Delivery, Publish, Raw, Ver
 use crate::brokers::{Target, on_each, on_each_version, on_own, target, unique};
 use crate::pair::{absent, ack_with, resume, take, texts};
 
-/// What a session holds unacknowledged: three messages that were delivered, of which the QoS 2 one in the middle is released.
+/// What a session holds unacknowledged: three messages that were delivered, of which the QoS 2 one in the middle is
+/// released.
 struct Held {
     hello: Connect,
     topic: String,
@@ -45,7 +46,8 @@ impl Held {
         (held, client)
     }
 
-    /// Demands that all is sent again, with DUP and the first identifiers, PUBREL in place of what was released, and nothing else.
+    /// Demands that all is sent again, with DUP and the first identifiers, PUBREL in place of what was released, and
+    /// nothing else.
     fn expect_again(&self, client: &mut Raw) {
         let mut publishes = Vec::new();
         let mut released = Vec::new();
@@ -91,9 +93,10 @@ fn again(delivery: &Delivery) -> Delivery {
     }
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT5-4.3.2-3] [MQTT5-4.3.3-3] [MQTT5-4.3.3-5] [MQTT5-4.3.3-6] [MQTT5-2.2.1-4] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.6.0-1] [MQTT3-4.3.2-1]
-/// [MQTT3-4.3.3-1] [MQTT3-2.3.1-4] After each reconnect all that is unacknowledged comes again in order, with DUP and its identifiers, PUBREL where PUBREC had
-/// come; what is acknowledged does not.
+/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT5-4.3.2-3] [MQTT5-4.3.3-3] [MQTT5-4.3.3-5] [MQTT5-4.3.3-6] [MQTT5-2.2.1-4]
+/// [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.6.0-1] [MQTT3-4.3.2-1] [MQTT3-4.3.3-1] [MQTT3-2.3.1-4] After each reconnect
+/// all that is unacknowledged comes again in order, with DUP and its identifiers, PUBREL where PUBREC had come; what is
+/// acknowledged does not.
 #[test]
 fn what_is_unacknowledged_comes_again_after_a_reconnect() {
     on_each_version(|target| {
@@ -111,7 +114,8 @@ fn what_is_unacknowledged_comes_again_after_a_reconnect() {
     });
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-3.1.4-3] [MQTT3-4.4.0-1] [MQTT3-3.1.4-2] It comes again to a connection that takes the session over.
+/// [MQTT5-4.4.0-1] [MQTT5-3.1.4-3] [MQTT3-4.4.0-1] [MQTT3-3.1.4-2] It comes again to a connection that takes the
+/// session over.
 #[test]
 fn what_is_unacknowledged_comes_again_after_a_takeover() {
     on_each_version(|target| {
@@ -123,8 +127,8 @@ fn what_is_unacknowledged_comes_again_after_a_takeover() {
     });
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT5-4.1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] [MQTT3-4.6.0-1] It comes again after the node was killed and started again, and
-/// after it was stopped.
+/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT5-4.1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] [MQTT3-4.6.0-1] It comes
+/// again after the node was killed and started again, and after it was stopped.
 #[test]
 fn what_is_unacknowledged_comes_again_after_a_restart() {
     on_own(&[], |node| {
@@ -171,8 +175,8 @@ fn a_refused_delivery_does_not_come_again() {
     });
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-4.6.0-5] [MQTT3-4.4.0-1] [MQTT3-4.6.0-1] [MQTT3-4.6.0-6] What comes again keeps its order and comes before what is new, over many messages and
-/// several broken connections.
+/// [MQTT5-4.4.0-1] [MQTT5-4.6.0-5] [MQTT3-4.4.0-1] [MQTT3-4.6.0-1] [MQTT3-4.6.0-6] What comes again keeps its order and
+/// comes before what is new, over many messages and several broken connections.
 #[test]
 fn what_comes_again_keeps_its_order() {
     on_each_version(|target| {
@@ -209,7 +213,8 @@ fn what_comes_again_keeps_its_order() {
     });
 }
 
-/// [MQTT5-3.1.2-4] [MQTT5-4.4.0-1] [MQTT3-3.1.2-6] After a clean start nothing comes again, neither messages nor PUBREL.
+/// [MQTT5-3.1.2-4] [MQTT5-4.4.0-1] [MQTT3-3.1.2-6] After a clean start nothing comes again, neither messages nor
+/// PUBREL.
 #[test]
 fn nothing_comes_again_after_a_clean_start() {
     on_each_version(|target| {
@@ -244,8 +249,8 @@ fn qos_0_does_not_come_again() {
     });
 }
 
-/// [MQTT5-3.3.1-1] [MQTT5-4.3.2-2] [MQTT5-4.3.3-2] [MQTT3-3.1.2-5] [MQTT3-4.3.2-1] What waited for an absent session has DUP 0 when it is sent for the first time, also
-/// after a restart of the node.
+/// [MQTT5-3.3.1-1] [MQTT5-4.3.2-2] [MQTT5-4.3.3-2] [MQTT3-3.1.2-5] [MQTT3-4.3.2-1] What waited for an absent session
+/// has DUP 0 when it is sent for the first time, also after a restart of the node.
 #[test]
 fn what_waited_has_dup_0() {
     on_own(&[], |node| {
@@ -271,7 +276,8 @@ fn what_waited_has_dup_0() {
     });
 }
 
-/// Two messages are delivered right before the node is killed; they must be the first that come then, with DUP and their identifiers.
+/// Two messages are delivered right before the node is killed; they must be the first that come then, with DUP and
+/// their identifiers.
 fn kill_right_after_a_delivery(qos: u8) {
     on_own(&[], |node| {
         for version in Version::BOTH {
@@ -297,15 +303,15 @@ fn kill_right_after_a_delivery(qos: u8) {
     });
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] At QoS 2 what was delivered right before the node was killed
-/// comes again with DUP and its identifiers, and what was completed does not.
+/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] At QoS 2 what was delivered right
+/// before the node was killed comes again with DUP and its identifiers, and what was completed does not.
 #[test]
 fn qos_2_right_before_a_kill_comes_again_with_dup() {
     kill_right_after_a_delivery(2);
 }
 
-/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] At QoS 1 what was delivered right before the node was killed
-/// comes again with DUP and its identifiers, and what was acknowledged does not.
+/// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT3-4.4.0-1] [MQTT3-3.3.1-1] [MQTT3-4.1.0-1] At QoS 1 what was delivered right
+/// before the node was killed comes again with DUP and its identifiers, and what was acknowledged does not.
 #[test]
 #[ignore = "B25"]
 fn qos_1_right_before_a_kill_comes_again_with_dup() {

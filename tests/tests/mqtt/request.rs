@@ -6,8 +6,8 @@ use fellbeck_tests::mqtt::{Publish, value_of};
 use crate::brokers::{on_each, unique};
 use crate::pair::take;
 
-/// [MQTT5-4.10] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] A responder finds Response Topic and Correlation Data as the requesters sent them, and each answer
-/// reaches the requester that asked, with its own data.
+/// [MQTT5-4.10] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] A responder finds Response Topic and Correlation Data as the
+/// requesters sent them, and each answer reaches the requester that asked, with its own data.
 #[test]
 fn a_request_finds_its_responder_and_its_way_back() {
     on_each(|target| {

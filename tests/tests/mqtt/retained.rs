@@ -25,8 +25,9 @@ fn up_to_marker(target: &Target, client: &mut Raw, marker: &str) -> Vec<Delivery
     take_until(client, "marker")
 }
 
-/// [MQTT5-3.3.1-5] [MQTT5-3.3.1.3] [MQTT3-3.3.1-5] [MQTT3-3.3.1-6] [MQTT3-3.3.1-7] [MQTT3-3.3.1-8] The newest retained message of a topic, of any QoS, goes to each new subscriber, once, with
-/// RETAIN 1 and DUP 0, at its QoS or that of the subscription.
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.1.3] [MQTT3-3.3.1-5] [MQTT3-3.3.1-6] [MQTT3-3.3.1-7] [MQTT3-3.3.1-8] The newest retained
+/// message of a topic, of any QoS, goes to each new subscriber, once, with RETAIN 1 and DUP 0, at its QoS or that of
+/// the subscription.
 #[test]
 fn the_newest_retained_message_goes_to_new_subscribers() {
     on_each_version(|target| {
@@ -62,8 +63,9 @@ fn a_message_without_retain_changes_no_retained_message() {
     });
 }
 
-/// [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11] An empty payload with RETAIN removes what is retained, at each QoS and with properties too; it is delivered as usual to
-/// those that have subscribed, and never kept itself.
+/// [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11] An empty payload with RETAIN removes what is
+/// retained, at each QoS and with properties too; it is delivered as usual to those that have subscribed, and never
+/// kept itself.
 #[test]
 fn an_empty_retained_message_removes() {
     on_each_version(|target| {
@@ -95,8 +97,8 @@ fn an_empty_retained_message_removes() {
     });
 }
 
-/// [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] Without Retain As Published what an established subscription gets has RETAIN 0, with it RETAIN as it came; live, and from
-/// the queue of an absent session.
+/// [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] Without Retain As Published what an established subscription gets has RETAIN 0,
+/// with it RETAIN as it came; live, and from the queue of an absent session.
 #[test]
 fn retain_as_published_decides_what_is_forwarded() {
     on_each(|target| {
@@ -121,8 +123,8 @@ fn retain_as_published_decides_what_is_forwarded() {
     });
 }
 
-/// [MQTT5-3.3.1-12] [MQTT5-3.3.1.3] What is sent because of a new subscription has RETAIN 1 with and without Retain As Published; a copy for several
-/// subscriptions has it if one of them asks for it.
+/// [MQTT5-3.3.1-12] [MQTT5-3.3.1.3] What is sent because of a new subscription has RETAIN 1 with and without Retain As
+/// Published; a copy for several subscriptions has it if one of them asks for it.
 #[test]
 fn a_new_subscription_gets_retain_1_whatever_it_asks_for() {
     on_each(|target| {
@@ -162,7 +164,8 @@ fn an_established_subscription_gets_retain_0() {
     });
 }
 
-/// [MQTT5-3.3.1-9] [MQTT5-3.8.4-4] [MQTT3-3.8.4-3] [MQTT3-3.3.1-6] Retain Handling 0, and 3.1.1: each subscribe brings the retained messages again, a repeated one too.
+/// [MQTT5-3.3.1-9] [MQTT5-3.8.4-4] [MQTT3-3.8.4-3] [MQTT3-3.3.1-6] Retain Handling 0, and 3.1.1: each subscribe brings
+/// the retained messages again, a repeated one too.
 #[test]
 fn retain_handling_0_sends_at_each_subscribe() {
     on_each_version(|target| {
@@ -179,7 +182,8 @@ fn retain_handling_0_sends_at_each_subscribe() {
     });
 }
 
-/// [MQTT5-3.3.1-10] Retain Handling 1: a new subscription brings them, a repeated one does not, also after a reconnect; after UNSUBSCRIBE it is new.
+/// [MQTT5-3.3.1-10] Retain Handling 1: a new subscription brings them, a repeated one does not, also after a reconnect;
+/// after UNSUBSCRIBE it is new.
 #[test]
 fn retain_handling_1_sends_to_new_subscriptions() {
     on_each(|target| {
@@ -222,7 +226,8 @@ fn retain_handling_2_sends_nothing() {
     });
 }
 
-/// [MQTT5-3.3.1-9] [MQTT5-3.3.2-3] [MQTT3-3.3.1-6] A filter with wildcards brings the retained message of each matching topic, once, and of no other.
+/// [MQTT5-3.3.1-9] [MQTT5-3.3.2-3] [MQTT3-3.3.1-6] A filter with wildcards brings the retained message of each matching
+/// topic, once, and of no other.
 #[test]
 fn wildcards_bring_all_that_match() {
     on_each_version(|target| {
@@ -252,7 +257,8 @@ fn wildcards_bring_all_that_match() {
     });
 }
 
-/// [MQTT5-3.3.1-9] [MQTT5-3.8.4-5] [MQTT3-3.3.1-6] [MQTT3-3.8.4-4] Each filter of a SUBSCRIBE brings its own, also where they overlap.
+/// [MQTT5-3.3.1-9] [MQTT5-3.8.4-5] [MQTT3-3.3.1-6] [MQTT3-3.8.4-4] Each filter of a SUBSCRIBE brings its own, also
+/// where they overlap.
 #[test]
 fn each_filter_of_a_subscribe_brings_its_own() {
     on_each_version(|target| {
@@ -273,8 +279,9 @@ fn each_filter_of_a_subscribe_brings_its_own() {
     });
 }
 
-/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT5-4.1] [MQTT3-3.1.2-7] [MQTT3-3.3.1-5] [MQTT3-3.3.1-10] A retained message stays when the session that published it ends, and the node is killed and started again; one that was
-/// removed stays away.
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT5-4.1] [MQTT3-3.1.2-7] [MQTT3-3.3.1-5] [MQTT3-3.3.1-10] A retained message
+/// stays when the session that published it ends, and the node is killed and started again; one that was removed stays
+/// away.
 #[test]
 fn retained_messages_outlive_session_and_restart() {
     on_own(&[], |node| {
@@ -312,8 +319,8 @@ fn retained_messages_outlive_session_and_restart() {
     });
 }
 
-/// [MQTT5-3.3.1-5] [MQTT5-3.3.2-5] A retained message with an interval is removed when that has passed; one without takes its place for good, and the interval of the older
-/// one does not remove the newer.
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.2-5] A retained message with an interval is removed when that has passed; one without
+/// takes its place for good, and the interval of the older one does not remove the newer.
 #[test]
 fn the_interval_of_a_replaced_message_is_gone_with_it() {
     on_each(|target| {
@@ -332,7 +339,8 @@ fn the_interval_of_a_replaced_message_is_gone_with_it() {
     });
 }
 
-/// [MQTT5-3.3.1-9] [MQTT5-4.4.0-1] [MQTT5-4.3.3-4] [MQTT3-3.3.1-6] [MQTT3-4.4.0-1] A retained message in flight is a delivery like any other: unacknowledged it comes again at a reconnect, with RETAIN 1.
+/// [MQTT5-3.3.1-9] [MQTT5-4.4.0-1] [MQTT5-4.3.3-4] [MQTT3-3.3.1-6] [MQTT3-4.4.0-1] A retained message in flight is a
+/// delivery like any other: unacknowledged it comes again at a reconnect, with RETAIN 1.
 #[test]
 fn an_unacknowledged_retained_delivery_comes_again() {
     on_each_version(|target| {

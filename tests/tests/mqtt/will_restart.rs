@@ -24,8 +24,9 @@ fn waiting(node: &Node, topic: &str) -> Connect {
     absent(&target(node, Version::V5), "will-waits", &format!("{topic}/#"), 2)
 }
 
-/// [MQTT5-3.1.2-7] [MQTT5-3.1.2-8] [MQTT5-4.1] [MQTT3-3.1.2-8] A node that is killed, or stopped, and started again publishes the wills of the connections that ended with it, once, with all
-/// they had: those of kept sessions and of clean ones, of both versions.
+/// [MQTT5-3.1.2-7] [MQTT5-3.1.2-8] [MQTT5-4.1] [MQTT3-3.1.2-8] A node that is killed, or stopped, and started again
+/// publishes the wills of the connections that ended with it, once, with all they had: those of kept sessions and of
+/// clean ones, of both versions.
 #[test]
 fn a_restart_publishes_the_wills() {
     for is_graceful in [false, true] {
@@ -81,7 +82,8 @@ fn assert_wills(deliveries: &[Delivery], topic: &str) {
     assert_eq!(got, wanted.map(|(end, count)| (format!("{topic}/{end}"), count)));
 }
 
-/// [MQTT5-3.14.4-3] [MQTT5-3.1.2-10] [MQTT5-3.1.2-8] [MQTT3-3.14.4-3] [MQTT3-3.1.2-10] A restart publishes no will that DISCONNECT had deleted, nor one that was published before.
+/// [MQTT5-3.14.4-3] [MQTT5-3.1.2-10] [MQTT5-3.1.2-8] [MQTT3-3.14.4-3] [MQTT3-3.1.2-10] A restart publishes no will that
+/// DISCONNECT had deleted, nor one that was published before.
 #[test]
 fn a_restart_publishes_no_will_that_is_done() {
     for is_graceful in [false, true] {
@@ -111,8 +113,9 @@ fn a_restart_publishes_no_will_that_is_done() {
     }
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.3-9] [MQTT5-3.1.3.2.2] [MQTT5-4.1] A will whose delay runs goes on to wait over a restart: published when the delay has passed, cancelled when its client is back
-/// before, whether the connection had ended before the restart or with it.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.3-9] [MQTT5-3.1.3.2.2] [MQTT5-4.1] A will whose delay runs goes on to wait over a
+/// restart: published when the delay has passed, cancelled when its client is back before, whether the connection had
+/// ended before the restart or with it.
 #[test]
 fn a_delay_goes_on_over_a_restart() {
     for is_graceful in [false, true] {
@@ -149,7 +152,8 @@ fn a_delay_goes_on_over_a_restart() {
     }
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.3.2.4] A delay that passes while the node is down is over at the start, and a session that expired then publishes its will.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.3.2.4] A delay that passes while the node is down is over at the start, and a session
+/// that expired then publishes its will.
 #[test]
 fn a_delay_may_pass_while_the_node_is_down() {
     on_own(&[], |node| {

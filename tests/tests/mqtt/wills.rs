@@ -40,8 +40,9 @@ impl Watch {
     }
 }
 
-/// [MQTT5-3.1.2-7] [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] [MQTT3-3.1.2-8] [MQTT3-3.1.2-10] The will is published, once, when the connection ends without DISCONNECT: closed, half closed, or reset, for a clean session
-/// and for a kept one; it is not when the next connection has none.
+/// [MQTT5-3.1.2-7] [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] [MQTT3-3.1.2-8] [MQTT3-3.1.2-10] The will is published, once, when
+/// the connection ends without DISCONNECT: closed, half closed, or reset, for a clean session and for a kept one; it is
+/// not when the next connection has none.
 #[test]
 fn a_broken_connection_publishes_the_will() {
     on_each_version(|target| {
@@ -76,7 +77,8 @@ fn a_broken_connection_publishes_the_will() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.1.2-8] [MQTT3-3.1.2-10] [MQTT3-3.14.4-3] DISCONNECT deletes the will, also one with a delay, and that of a kept session.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.1.2-8] [MQTT3-3.1.2-10] [MQTT3-3.14.4-3] DISCONNECT
+/// deletes the will, also one with a delay, and that of a kept session.
 #[test]
 fn a_disconnect_deletes_the_will() {
     on_each_version(|target| {
@@ -98,8 +100,8 @@ fn a_disconnect_deletes_the_will() {
     });
 }
 
-/// [MQTT5-3.14.4-3] [MQTT5-3.14.4] [MQTT5-3.14.2.1] DISCONNECT 0x04, and one with any reason from 0x80 on, publishes the will; 0x00, written out or with properties,
-/// does not.
+/// [MQTT5-3.14.4-3] [MQTT5-3.14.4] [MQTT5-3.14.2.1] DISCONNECT 0x04, and one with any reason from 0x80 on, publishes
+/// the will; 0x00, written out or with properties, does not.
 #[test]
 fn the_reason_of_disconnect_decides() {
     on_each(|target| {
@@ -123,7 +125,8 @@ fn the_reason_of_disconnect_decides() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-4.13.1-1] [MQTT3-3.1.2-8] [MQTT3-4.8.0-1] A connection that the node ends for a protocol error or a malformed packet publishes the will.
+/// [MQTT5-3.1.2-8] [MQTT5-4.13.1-1] [MQTT3-3.1.2-8] [MQTT3-4.8.0-1] A connection that the node ends for a protocol
+/// error or a malformed packet publishes the will.
 #[test]
 fn a_protocol_error_publishes_the_will() {
     on_each_version(|target| {
@@ -145,8 +148,9 @@ fn a_protocol_error_publishes_the_will() {
     });
 }
 
-/// [MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT5-3.1.2-12] [MQTT3-3.1.2-14] [MQTT3-3.1.2-16] [MQTT3-3.1.2-17] The will has the QoS that it was given; with Will Retain it is retained,
-/// without it is not. To the subscriber of before it has RETAIN 0.
+/// [MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT5-3.1.2-12] [MQTT3-3.1.2-14] [MQTT3-3.1.2-16] [MQTT3-3.1.2-17] The will has
+/// the QoS that it was given; with Will Retain it is retained, without it is not. To the subscriber of before it has
+/// RETAIN 0.
 #[test]
 fn the_will_has_its_qos_and_retain() {
     on_each_version(|target| {
@@ -171,7 +175,8 @@ fn the_will_has_its_qos_and_retain() {
     });
 }
 
-/// [MQTT5-3.1.2-15] [MQTT5-3.3.1-6] [MQTT3-3.1.2-17] [MQTT3-3.3.1-10] A retained will replaces a retained message, and one with an empty payload removes it.
+/// [MQTT5-3.1.2-15] [MQTT5-3.3.1-6] [MQTT3-3.1.2-17] [MQTT3-3.3.1-10] A retained will replaces a retained message, and
+/// one with an empty payload removes it.
 #[test]
 fn a_retained_will_replaces_and_removes() {
     on_each_version(|target| {
@@ -196,8 +201,9 @@ fn a_retained_will_replaces_and_removes() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.4-3] [MQTT5-3.1.3-9] [MQTT3-3.1.2-8] [MQTT3-3.1.4-2] A takeover ends the older connection without DISCONNECT: its will, without a delay, is published, also when the session goes on,
-/// and the will of the newer connection is not.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.4-3] [MQTT5-3.1.3-9] [MQTT3-3.1.2-8] [MQTT3-3.1.4-2] A takeover ends the older connection
+/// without DISCONNECT: its will, without a delay, is published, also when the session goes on, and the will of the
+/// newer connection is not.
 #[test]
 fn a_takeover_publishes_the_will_of_the_older_connection() {
     on_each_version(|target| {
@@ -215,8 +221,8 @@ fn a_takeover_publishes_the_will_of_the_older_connection() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.3-9] [MQTT5-3.1.3.2.2] A takeover that resumes the session cancels a will with a delay; one with Clean Start 1 ends the session, and the will is
-/// published at once.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.3-9] [MQTT5-3.1.3.2.2] A takeover that resumes the session cancels a will with a delay;
+/// one with Clean Start 1 ends the session, and the will is published at once.
 #[test]
 fn a_takeover_cancels_a_delayed_will_unless_it_starts_clean() {
     on_each(|target| {
@@ -240,7 +246,8 @@ fn a_takeover_cancels_a_delayed_will_unless_it_starts_clean() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.3.2.2] A will with a delay is published when that has passed, not before; without one, or with 0, at once.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.3.2.2] A will with a delay is published when that has passed, not before; without one, or
+/// with 0, at once.
 #[test]
 fn a_delayed_will_waits() {
     on_each(|target| {
@@ -266,8 +273,8 @@ fn a_delayed_will_waits() {
     });
 }
 
-/// [MQTT5-3.1.3-9] [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] A client that is back before the delay has passed cancels its will, also when it goes again without one; the delay
-/// of its next will begins anew.
+/// [MQTT5-3.1.3-9] [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] A client that is back before the delay has passed cancels its will,
+/// also when it goes again without one; the delay of its next will begins anew.
 #[test]
 fn a_resumed_session_cancels_its_delayed_will() {
     on_each(|target| {
@@ -291,8 +298,8 @@ fn a_resumed_session_cancels_its_delayed_will() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-3.1.3.2.2] A session that ends before the delay has passed publishes its will then: at its Session Expiry, at once without one, at a
-/// clean start, and when DISCONNECT sets the expiry to 0.
+/// [MQTT5-3.1.2-8] [MQTT5-3.1.3.2.2] A session that ends before the delay has passed publishes its will then: at its
+/// Session Expiry, at once without one, at a clean start, and when DISCONNECT sets the expiry to 0.
 #[test]
 fn the_end_of_the_session_publishes_a_delayed_will() {
     on_each(|target| {
@@ -320,7 +327,8 @@ fn the_end_of_the_session_publishes_a_delayed_will() {
     });
 }
 
-/// [MQTT5-3.1.2-7] [MQTT5-3.1.2-10] [MQTT3-3.1.2-10] [MQTT3-3.1.2-12] Each connection has the will of its own CONNECT, or none, whatever the session had before.
+/// [MQTT5-3.1.2-7] [MQTT5-3.1.2-10] [MQTT3-3.1.2-10] [MQTT3-3.1.2-12] Each connection has the will of its own CONNECT,
+/// or none, whatever the session had before.
 #[test]
 fn a_will_belongs_to_its_connection() {
     on_each_version(|target| {
@@ -339,7 +347,8 @@ fn a_will_belongs_to_its_connection() {
     });
 }
 
-/// [MQTT5-3.1.2-8] [MQTT5-4.5.0-1] [MQTT3-3.1.2-8] [MQTT3-4.5.0-1] A will waits for absent sessions like any message, also for that of the client whose will it is.
+/// [MQTT5-3.1.2-8] [MQTT5-4.5.0-1] [MQTT3-3.1.2-8] [MQTT3-4.5.0-1] A will waits for absent sessions like any message,
+/// also for that of the client whose will it is.
 #[test]
 fn a_will_reaches_absent_sessions() {
     on_each_version(|target| {

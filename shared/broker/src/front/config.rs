@@ -83,7 +83,7 @@ impl Default for MqttServerConfig {
             first_packet_timeout: Duration::from_secs(10),
             keep_alive_max: None,
             topic_alias_maximum: 64,
-            topic_levels_max: TOPIC_LEVELS_MAX,
+            topic_levels_max: Self::TOPIC_LEVELS_MAX,
             write_buffer_high: 64 << 10,
             stalled_after: Duration::from_secs(60),
             partial_bytes_max: 16 << 20,
@@ -101,6 +101,9 @@ const PACKETS_PER_FRAME: u64 = 8;
 const FRAME_ROOM: u64 = 64 << 10;
 
 impl MqttServerConfig {
+    /// Most levels that a topic or a filter may have at all.
+    pub const TOPIC_LEVELS_MAX: usize = TOPIC_LEVELS_MAX;
+
     /// Addresses of the listeners of one kind.
     pub(super) fn addresses(&self, transport: Transport) -> &[SocketAddr] {
         match transport {

@@ -1,7 +1,7 @@
-//! The decoders of CONNECT and PUBLISH as fuzz bodies see them. Not for anybody else.
+//! The decoders of what clients send, from the WebSocket upgrade to PUBLISH, as fuzz bodies see them. Not for anybody else.
 
 use super::connect::{self, Dialect};
-use super::{preface, publish, shape};
+use super::{preface, publish, shape, transport};
 use crate::wire::{PublishIn, Version, Will};
 
 /// A CONNECT that was accepted.
@@ -62,4 +62,27 @@ pub fn publish<R>(
 /// Checks any other control packet.
 pub fn control(version: Version, first: u8, body: &[u8]) -> Result<(), u8> {
     shape::check(version, first, body).map_err(|fault| fault.reason)
+}
+
+/// Reads the request that opens a WebSocket. `None`: not whole. Else the bytes that it took and the answer, or the refusal.
+#[must_use]
+pub fn websocket_upgrade(bytes: &[u8]) -> Option<Result<(usize, String), String>> {
+    transport::upgrade::read(bytes)
+}
+
+/// What a client's WebSocket frames brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Framed {
+    /// Bytes of MQTT.
+    pub mqtt: Vec<u8>,
+    /// Payloads of pings.
+    pub pings: Vec<Vec<u8>>,
+    /// The code with which it ended, if it did.
+    pub end: Option<u16>,
+}
+
+/// Reads WebSocket frames that arrive in portions of `step` bytes.
+#[must_use]
+pub fn websocket_frames(frame_max: u64, bytes: &[u8], step: usize) -> Framed {
+    transport::frames::read_all(frame_max, bytes.chunks(step.max(1)))
 }

@@ -8,6 +8,7 @@ use fellbeck_broker::front::{MqttServerConfig, Transport};
 use fellbeck_broker::session::CoreLimits;
 
 use crate::client::{Client, ack, connect, publish, subscribe};
+use crate::load::resident_bytes;
 use crate::node::{Node, config};
 use crate::ws_client::{BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, WsClient, frame};
 
@@ -289,6 +290,25 @@ fn a_reader_that_stands_still_is_closed_in_the_end() {
 }
 
 #[test]
+fn pings_of_a_client_that_reads_nothing_cost_bounded_memory() {
+    let node = start();
+    let mut web = connected(&node, 4, "web");
+    let pings = frame(PING, &[0x55; 125]).repeat(8000);
+    let mut before = 0;
+    // 80 MB of pings, each of which would be answered by as much.
+    for round in 0..80 {
+        if round == 20 {
+            before = resident_bytes();
+        }
+        web.stream.write_all(&pings).unwrap();
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 20 << 20, "grew by {grown} bytes");
+    drop(web);
+    node.stop();
+}
+
+#[test]
 fn accepts_beyond_the_rate_wait_and_are_served() {
     let config = MqttServerConfig {
         connect_rate: 20,
@@ -310,14 +330,18 @@ fn accepts_beyond_the_rate_wait_and_are_served() {
 fn who_goes_on_sending_can_still_read_why_it_was_refused() {
     let node = start();
     let mut web = connected(&node, 5, "web");
-    web.stream.write_all(&frame(TEXT, b"text")).unwrap();
-    for _ in 0..20 {
-        web.stream.write_all(&frame(BINARY, &[0; 5000])).unwrap();
-    }
+    let more = frame(BINARY, &[0; 30_000]).repeat(50);
+    let start = Instant::now();
+    web.stream.write_all(&[frame(TEXT, b"text"), more].concat()).unwrap();
     web.expect_close(1003);
+    // The node has read on for a moment before it closed: else the next write would be met by a reset.
+    assert!(start.elapsed() >= Duration::from_millis(45), "{:?}", start.elapsed());
     let long = [b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), vec![b'x'; 500_000]].concat();
-    let (_, answer) = WsClient::request(tcp(ws_addr(&node)), &long);
+    let start = Instant::now();
+    let (mut client, answer) = WsClient::request(tcp(ws_addr(&node)), &long);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    std::io::Read::read_to_end(&mut client.stream, &mut Vec::new()).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(45), "{:?}", start.elapsed());
     node.stop();
 }
 

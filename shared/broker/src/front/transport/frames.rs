@@ -4,6 +4,8 @@
 //! control frames whole. Nothing of a data frame is kept here, so its size costs no memory; the bound on it is for clients that
 //! announce nonsense. Masking, opcodes, reserved bits, fragments and control frames follow RFC 6455 section 5.
 
+use crate::front::fuzz::Framed;
+
 /// A piece of what the client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
@@ -203,6 +205,40 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
+}
+
+/// Reads frames that arrive in these portions to their end, for fuzz bodies and tests.
+pub(in crate::front) fn read_all<'a>(frame_max: u64, portions: impl Iterator<Item = &'a [u8]>) -> Framed {
+    let mut reader = Reader::new(frame_max);
+    let mut framed = Framed::default();
+    let mut buffer: Vec<u8> = Vec::new();
+    for portion in portions {
+        buffer.extend_from_slice(portion);
+        loop {
+            let taken = match reader.next(&mut buffer) {
+                Ok(Some((taken, Piece::Data(bytes)))) => {
+                    framed.mqtt.extend_from_slice(bytes);
+                    taken
+                }
+                Ok(Some((taken, Piece::Ping(bytes)))) => {
+                    framed.pings.push(bytes.to_vec());
+                    taken
+                }
+                Ok(Some((taken, Piece::Pong))) => taken,
+                Ok(Some((_, Piece::Close(code)))) => {
+                    framed.end = Some(code);
+                    return framed;
+                }
+                Err(violation) => {
+                    framed.end = Some(violation.code());
+                    return framed;
+                }
+                Ok(None) => break,
+            };
+            buffer.drain(..taken);
+        }
+    }
+    framed
 }
 
 /// Writes the head of a frame of the server: final, without a mask.

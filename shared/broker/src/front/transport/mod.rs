@@ -6,11 +6,11 @@
 //! frame by cutting the socket (ADR 0007). Everything here is read before anybody is known, so it is bounded in bytes by the
 //! layers and in time by the caller.
 
-mod frames;
+pub(super) mod frames;
 mod listeners;
 mod rate;
 mod tls;
-mod upgrade;
+pub(super) mod upgrade;
 mod ws;
 
 use std::sync::Arc;

@@ -17,47 +17,20 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Clone)]
-struct Seen {
-    data: Vec<u8>,
-    pings: Vec<Vec<u8>>,
-    end: Option<Result<u16, Violation>>,
-}
-
-/// Feeds `bytes` in pieces of the given sizes.
-fn read(frame_max: u64, bytes: &[u8], cuts: &[usize]) -> Seen {
-    let mut reader = Reader::new(frame_max);
-    let mut seen = Seen::default();
-    let mut buffer: Vec<u8> = Vec::new();
+/// Feeds `bytes` in pieces of the given sizes, and the rest at once.
+fn read(frame_max: u64, bytes: &[u8], cuts: &[usize]) -> Framed {
     let mut rest = bytes;
-    let mut cuts = cuts.iter().copied().chain([usize::MAX]);
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(cuts.next().unwrap_or(usize::MAX).min(rest.len()));
-        buffer.extend_from_slice(now);
+    let mut portions = Vec::new();
+    for cut in cuts {
+        let (now, later) = rest.split_at((*cut).min(rest.len()));
+        portions.push(now);
         rest = later;
-        loop {
-            match reader.next(&mut buffer) {
-                Ok(Some((taken, piece))) => {
-                    match piece {
-                        Piece::Data(bytes) => seen.data.extend_from_slice(bytes),
-                        Piece::Ping(bytes) => seen.pings.push(bytes.to_vec()),
-                        Piece::Pong => {}
-                        Piece::Close(code) => seen.end = Some(Ok(code)),
-                    }
-                    buffer.drain(..taken);
-                }
-                Ok(None) => break,
-                Err(violation) => seen.end = Some(Err(violation)),
-            }
-            if seen.end.is_some() {
-                return seen;
-            }
-        }
     }
-    seen
+    portions.push(rest);
+    read_all(frame_max, portions.into_iter())
 }
 
-fn end(bytes: &[u8]) -> Option<Result<u16, Violation>> {
+fn end(bytes: &[u8]) -> Option<u16> {
     read(1000, bytes, &[]).end
 }
 
@@ -66,14 +39,14 @@ fn lengths_of_each_form_are_read() {
     for length in [0, 1, 7, 8, 125, 126, 127, 65_535, 65_536, 70_001] {
         let payload: Vec<u8> = (0..length).map(|n| n as u8).collect();
         let seen = read(100_000, &frame(0x82, &payload), &[]);
-        assert_eq!((seen.data, seen.end), (payload, None), "{length}");
+        assert_eq!((seen.mqtt, seen.end), (payload, None), "{length}");
     }
 }
 
 #[test]
 fn bytes_are_handed_on_before_their_frame_is_whole() {
     let bytes = frame(0x82, b"abcdefgh");
-    assert_eq!(read(1000, &bytes[..9], &[]).data, b"abc");
+    assert_eq!(read(1000, &bytes[..9], &[]).mqtt, b"abc");
 }
 
 #[test]
@@ -88,16 +61,16 @@ fn fragments_are_joined_and_pings_between_them_answered() {
         frame(0x82, b"gh"),
     ];
     let seen = read(1000, &bytes.concat(), &[]);
-    assert_eq!(seen.data, b"abcdefgh");
+    assert_eq!(seen.mqtt, b"abcdefgh");
     assert_eq!(seen.pings, [b"ping"]);
     assert_eq!(seen.end, None);
 }
 
 #[test]
 fn what_is_not_allowed_ends_with_its_code() {
-    let protocol = Some(Err(Violation::Protocol));
-    assert_eq!(end(&frame(0x81, b"text")), Some(Err(Violation::Text)));
-    assert_eq!(end(&frame(0x01, b"text")), Some(Err(Violation::Text)));
+    let protocol = Some(1002);
+    assert_eq!(end(&frame(0x81, b"text")), Some(1003));
+    assert_eq!(end(&frame(0x01, b"text")), Some(1003));
     assert_eq!(end(&[0x82, 0x01, b'a']), protocol, "without a mask");
     for reserved in [0xC2, 0xA2, 0x92] {
         assert_eq!(end(&frame(reserved, b"")), protocol, "reserved bit");
@@ -113,29 +86,22 @@ fn what_is_not_allowed_ends_with_its_code() {
     );
     assert_eq!(end(&frame(0x09, b"")), protocol, "fragmented ping");
     assert_eq!(end(&frame(0x89, &[0; 126])), protocol, "ping of 126 bytes");
-    assert_eq!(end(&frame(0x82, &[0; 1001])), Some(Err(Violation::TooLarge)));
+    assert_eq!(end(&frame(0x82, &[0; 1001])), Some(1009));
     let endless = [&[0x82, 0xFF][..], &[0xFF; 8], &MASK].concat();
-    assert_eq!(end(&endless), Some(Err(Violation::TooLarge)));
-    assert_eq!(Violation::Text.code(), 1003);
-    assert_eq!(Violation::Protocol.code(), 1002);
-    assert_eq!(Violation::TooLarge.code(), 1009);
+    assert_eq!(end(&endless), Some(1009));
 }
 
 #[test]
 fn a_close_is_answered_with_its_own_code() {
     let close = |payload: &[u8]| end(&frame(0x88, payload));
-    assert_eq!(close(b""), Some(Ok(CLOSE_NORMAL)));
-    assert_eq!(close(&1001_u16.to_be_bytes()), Some(Ok(1001)));
-    assert_eq!(close(&[&4000_u16.to_be_bytes()[..], b"why"].concat()), Some(Ok(4000)));
+    assert_eq!(close(b""), Some(CLOSE_NORMAL));
+    assert_eq!(close(&1001_u16.to_be_bytes()), Some(1001));
+    assert_eq!(close(&[&4000_u16.to_be_bytes()[..], b"why"].concat()), Some(4000));
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
-        assert_eq!(close(&code.to_be_bytes()), Some(Err(Violation::Protocol)), "{code}");
+        assert_eq!(close(&code.to_be_bytes()), Some(1002), "{code}");
     }
-    assert_eq!(close(b"\x03"), Some(Err(Violation::Protocol)), "half a code");
-    assert_eq!(
-        close(b"\x03\xE8\xFF"),
-        Some(Err(Violation::Protocol)),
-        "reason is not UTF-8"
-    );
+    assert_eq!(close(b"\x03"), Some(1002), "half a code");
+    assert_eq!(close(b"\x03\xE8\xFF"), Some(1002), "reason is not UTF-8");
 }
 
 proptest! {
@@ -146,7 +112,7 @@ proptest! {
                               cuts in prop::collection::vec(1_usize..40, 0..40)) {
         let bytes: Vec<u8> = payloads.iter().flat_map(|payload| frame(0x82, payload)).collect();
         let seen = read(1000, &bytes, &cuts);
-        prop_assert_eq!(&seen.data, &payloads.concat());
+        prop_assert_eq!(&seen.mqtt, &payloads.concat());
         prop_assert_eq!(seen.end, None);
     }
 
