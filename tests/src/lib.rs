@@ -20,6 +20,7 @@ mod mosquitto;
 pub mod mqtt;
 pub mod names;
 mod node;
+pub mod power_cut;
 mod proxy;
 mod reader;
 mod site;

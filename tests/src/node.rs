@@ -190,6 +190,28 @@ impl Node {
         ready
     }
 
+    /// One look of a supervisor: a process that has ended is started again, one that has become ready is noted. True while it is ready.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn supervise(&mut self) -> bool {
+        if !self.is_running() {
+            if let Some(mut child) = self.child.take() {
+                child.wait().expect("a child that has ended can be waited for");
+            }
+            self.forget_addresses();
+            self.spawn();
+            return false;
+        }
+        if self.ready.is_none()
+            && let Some(ready) = read_ready(&self.ready_file())
+        {
+            self.ready = Some(ready);
+            self.mqtt.put(Some(ready.mqtt));
+        }
+        self.ready.is_some()
+    }
+
     /// Addresses of the running node.
     ///
     /// # Panics

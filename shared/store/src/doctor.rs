@@ -5,6 +5,7 @@
 //! behind it are kept. What was cut out is reported: its commits are lost.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::journal::{self, Walk};
@@ -17,8 +18,9 @@ pub(crate) struct Findings {
     pub(crate) damaged_bytes: u64,
 }
 
-/// Walks and heals the journals in `dir`, which need not exist.
-pub(crate) fn heal(dir: &Path) -> std::io::Result<Findings> {
+/// Walks and heals the journals in `dir`, which need not exist. With `distrust`, what can be read of the newest one may be in the
+/// memory of the system only: it is written anew, so that what is built on it stands.
+pub(crate) fn heal(dir: &Path, distrust: bool) -> std::io::Result<Findings> {
     let mut findings = Findings::default();
     let journals = journals(dir)?;
     for (at, path) in journals.iter().enumerate() {
@@ -34,7 +36,10 @@ pub(crate) fn heal(dir: &Path) -> std::io::Result<Findings> {
         }
         findings.damaged_stretches += stretches;
         findings.damaged_bytes += bytes;
-        if stretches > 0 {
+        let newest = at + 1 == journals.len();
+        if distrust && newest && stretches == 0 && !walk.valid.is_empty() {
+            write_anew(path, &walk)?;
+        } else if stretches > 0 {
             tracing::error!(journal = %path.display(), stretches, bytes, "journal is damaged in the middle: cut out");
             cut_out(path, &walk)?;
         } else if walk.torn() > 0 {
@@ -45,13 +50,31 @@ pub(crate) fn heal(dir: &Path) -> std::io::Result<Findings> {
     Ok(findings)
 }
 
-/// Removes a database whose creation was cut short: its version file is written last.
+/// Removes a database whose creation was cut short: its version file, of four bytes, is written and synced last, and no commit is in its
+/// journal.
 pub(crate) fn clear_unfinished(dir: &Path) -> std::io::Result<()> {
-    if !dir.try_exists()? || dir.join("version").try_exists()? {
+    if !dir.try_exists()? {
+        return Ok(());
+    }
+    let finished = match fs::read(dir.join("version")) {
+        Ok(version) => version.starts_with(b"FJL"),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if finished || has_commits(dir)? {
         return Ok(());
     }
     tracing::warn!(dir = %dir.display(), "a database that was never finished is removed");
     fs::remove_dir_all(dir)
+}
+
+fn has_commits(dir: &Path) -> std::io::Result<bool> {
+    for path in journals(dir)? {
+        if !journal::walk(&path)?.valid.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The journals in `dir`, oldest first.
@@ -77,8 +100,28 @@ fn cut_off(path: &Path, walk: &Walk) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// Copies what is valid. On a full disk, only the last batch is written again, in its place: each batch is synced before the next begins,
+/// so no other can be missing on disk. That is the second choice, since a power cut in that moment could tear it.
+fn write_anew(path: &Path, walk: &Walk) -> std::io::Result<()> {
+    match cut_out(path, walk) {
+        Err(error) if error.kind() == ErrorKind::StorageFull => {
+            fs::remove_file(healed(path))?;
+            journal::write_last_again(path, walk)?;
+            match walk.torn() {
+                0 => Ok(()),
+                _ => cut_off(path, walk),
+            }
+        }
+        outcome => outcome,
+    }
+}
+
+fn healed(path: &Path) -> PathBuf {
+    path.with_extension("healed")
+}
+
 fn cut_out(path: &Path, walk: &Walk) -> std::io::Result<()> {
-    let healed = path.with_extension("healed");
+    let healed = healed(path);
     journal::copy_valid(path, walk, &healed)?;
     fs::rename(&healed, path)?;
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, SeqNo};
+use lsm_tree::SequenceNumberCounter;
 
 use crate::commit::Space;
 use crate::config::StoreConfig;
@@ -37,6 +38,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn open(dir: &Path, config: &StoreConfig) -> fjall::Result<Self> {
+        let named = newest_of_names(dir)?;
         let db = Database::builder(dir)
             .cache_size(config.cache_bytes)
             .max_cached_files(Some(config.files_max))
@@ -44,6 +46,7 @@ impl Engine {
             .max_journaling_size(JOURNALS_BYTES)
             .manual_journal_persist(true)
             .open()?;
+        db.supervisor.seqno.fetch_max(named);
         let keyed = |name: &str| db.keyspace(name, || options(KEYED_MEMTABLE_BYTES, 4 * 1024));
         let engine = Self {
             index: keyed("index")?,
@@ -133,6 +136,21 @@ impl Engine {
     }
 }
 
+/// The number behind the newest one in the engine's list of keyspaces.
+///
+/// The engine goes on behind the newest commit, and takes numbers for that list from the same counter without a commit. Opened after such
+/// a one, it would give a number again that the list has seen: a new segment that also got the identity of a removed one would then be
+/// hidden by that removal, and be deleted with all its records at the next open.
+fn newest_of_names(dir: &Path) -> fjall::Result<SeqNo> {
+    let list = dir.join("keyspaces").join("0");
+    if !list.join("current").try_exists()? {
+        return Ok(0);
+    }
+    let counter = SequenceNumberCounter::default;
+    let tree = lsm_tree::Config::new(list, counter(), counter()).open()?;
+    Ok(tree.get_highest_persisted_seqno().map_or(0, |newest| newest + 1))
+}
+
 /// True when records of the segment may be in journals only.
 pub(crate) fn in_memory(keyspace: &Keyspace) -> bool {
     keyspace.tree.active_memtable().size() > 0 || keyspace.sealed_memtable_count() > 0 || keyspace.table_count() == 0
@@ -207,6 +225,27 @@ mod tests {
         until("the files of a deleted segment go with its last handle", || {
             !folder.exists()
         });
+    }
+
+    /// Found by power cuts: the engine forgot at open how far the numbers in its list of keyspaces had come, wrote newer entries below
+    /// older ones, and then took a segment for removed, or a removed one for there.
+    #[test]
+    fn a_segment_made_after_an_open_is_not_hidden_by_the_removal_of_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::edge(vec!["t".into()]);
+        let listed =
+            |engine: &Engine| -> Vec<u64> { engine.segments().unwrap().into_iter().map(|(id, _)| id).collect() };
+        for id in 0..4 {
+            let engine = Engine::open(dir.path(), &config).unwrap();
+            assert_eq!(listed(&engine), Vec::from_iter(0..id));
+            let segment = engine.create_segment(id).unwrap();
+            let mut batch = engine.batch();
+            batch.insert(&segment, "key", "value");
+            batch.commit().unwrap();
+            // Lives shortly, is in no commit, and leaves its number in the engine to the next one.
+            let segment = engine.create_segment(100 + id).unwrap();
+            engine.delete_segment(segment).unwrap();
+        }
     }
 
     #[test]

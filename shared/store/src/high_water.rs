@@ -121,6 +121,14 @@ impl HighWaterFile {
         &self.last
     }
 
+    /// Writes and syncs what was read, where it was read: the other slot, which may be the only one on disk, is overwritten next.
+    pub(crate) fn write_again(&self) -> std::io::Result<()> {
+        if self.last.generation == 0 {
+            return Ok(());
+        }
+        self.write_slot(&self.last)
+    }
+
     /// Writes and syncs `mark`, unless it says the same as the last one.
     pub(crate) fn write(&mut self, mark: HighWater) -> std::io::Result<()> {
         let generation = self.last.generation;
@@ -132,6 +140,12 @@ impl HighWaterFile {
             generation: generation + 1,
             ..mark
         };
+        self.write_slot(&mark)?;
+        self.last = mark;
+        Ok(())
+    }
+
+    fn write_slot(&self, mark: &HighWater) -> std::io::Result<()> {
         let bytes = mark.encode();
         let path = &self.slots[(mark.generation % 2) as usize];
         let fresh = !path.try_exists()?;
@@ -142,7 +156,6 @@ impl HighWaterFile {
         if fresh && let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
         }
-        self.last = mark;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
@@ -29,6 +30,8 @@ pub(crate) struct Walk {
     pub(crate) valid: Vec<Range<u64>>,
     /// Where the written part ends: the last byte that is not zero, roughly. At or above the end of the last valid stretch.
     pub(crate) written: u64,
+    /// The last valid batch.
+    pub(crate) last: Range<u64>,
 }
 
 impl Walk {
@@ -78,6 +81,7 @@ pub(crate) fn walk(path: &Path) -> std::io::Result<Walk> {
                     _ => walk.valid.push(at..batch.end),
                 }
                 walk.written = batch.end;
+                walk.last = at..batch.end;
                 at = batch.end;
             }
             None => {
@@ -229,6 +233,16 @@ pub(crate) fn copy_valid(path: &Path, walk: &Walk, target: &Path) -> std::io::Re
     file.sync_all()
 }
 
+/// Writes the last batch once more in its place, and syncs it.
+pub(crate) fn write_last_again(path: &Path, walk: &Walk) -> std::io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let len = usize::try_from(walk.last.end - walk.last.start).expect("a batch was in memory once");
+    let mut batch = vec![0; len];
+    file.read_exact_at(&mut batch, walk.last.start)?;
+    file.write_all_at(&batch, walk.last.start)?;
+    file.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,13 +335,13 @@ mod tests {
         for name in ["2.jnl", "10.jnl"] {
             std::fs::write(dir.path().join(name), &torn).unwrap();
         }
-        let findings = crate::doctor::heal(dir.path()).unwrap();
+        let findings = crate::doctor::heal(dir.path(), false).unwrap();
         assert_eq!((findings.damaged_stretches, findings.damaged_bytes > 0), (1, true));
         assert!(findings.torn_bytes > 0 && findings.torn_bytes <= 20);
         for name in ["2.jnl", "10.jnl"] {
             assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), batch(1, &[b"whole"]));
         }
-        assert_eq!(crate::doctor::heal(dir.path()).unwrap(), Default::default());
+        assert_eq!(crate::doctor::heal(dir.path(), false).unwrap(), Default::default());
     }
 
     /// What a stranger has published stands in the journal as it is. Here it looks like the starts of 50,000 batches, each as
@@ -354,5 +368,21 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+    }
+
+    /// Found by power cuts: a first open that was cut between the name and the bytes of the version file left a database that was taken
+    /// for an unreadable one.
+    #[test]
+    fn a_database_whose_creation_was_cut_short_is_removed_and_one_with_a_commit_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for (version, commit, stays) in [(&b""[..], false, false), (b"FJL\x03", false, true), (b"", true, true)] {
+            let db = dir.path().join(format!("db-{}-{commit}", version.len()));
+            std::fs::create_dir(&db).unwrap();
+            std::fs::write(db.join("version"), version).unwrap();
+            let journal = if commit { batch(1, &[b"kept"]) } else { vec![0; 5000] };
+            std::fs::write(db.join("0.jnl"), journal).unwrap();
+            crate::doctor::clear_unfinished(&db).unwrap();
+            assert_eq!(db.exists(), stays, "{version:?} {commit}");
+        }
     }
 }

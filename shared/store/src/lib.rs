@@ -22,6 +22,7 @@ pub mod error;
 #[cfg(test)]
 mod golden_tests;
 mod high_water;
+mod in_use;
 mod janitor;
 mod journal;
 mod key;

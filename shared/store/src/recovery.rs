@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::entry::Gap;
 use crate::error::{self, HaltError, OpenError};
 use crate::high_water::{HighWater, HighWaterFile};
+use crate::in_use::InUse;
 use crate::key::{gap_value, index};
 use crate::report::OpenReport;
 use crate::shared::{Opened, Shared};
@@ -37,11 +38,14 @@ pub(crate) struct Recovered {
     pub(crate) report: OpenReport,
     pub(crate) high_water: HighWaterFile,
     pub(crate) lock: Lock,
+    pub(crate) in_use: InUse,
     pub(crate) plan: Plan,
 }
 
 pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, OpenError> {
     let (dir, lock, Format { log_id, created }) = Directory::claim(root, config.layout)?;
+    let distrust = InUse::found(&dir) && !created;
+    InUse::begin(&dir)?;
     let mut report = OpenReport {
         created,
         ..OpenReport::default()
@@ -57,7 +61,10 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         // Nothing was ever accepted here: a database that is there was not finished when the first open was cut short.
         doctor::clear_unfinished(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
     }
-    let findings = doctor::heal(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
+    if distrust {
+        high_water.write_again().map_err(|source| dir.io(root, source))?;
+    }
+    let findings = doctor::heal(&dir.database(), distrust).map_err(|source| dir.io(&dir.database(), source))?;
     report.torn_bytes = findings.torn_bytes;
     report.damaged_stretches = findings.damaged_stretches;
     report.damaged_bytes = findings.damaged_bytes;
@@ -85,6 +92,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         report,
         high_water,
         lock,
+        in_use: InUse::of(&dir),
         plan,
     })
 }

@@ -19,6 +19,7 @@ use crate::config::StoreConfig;
 use crate::directory::Lock;
 use crate::entry::{TrackBounds, TrackRead};
 use crate::error::{OpenError, ReadError};
+use crate::in_use::InUse;
 use crate::janitor;
 use crate::keyed;
 use crate::pool::{Pool, Request, Scan};
@@ -39,6 +40,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
         report,
         high_water,
         lock,
+        in_use,
         plan,
     } = recovery::recover(dir, config)?;
     let io = |source| OpenError::Io {
@@ -60,6 +62,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
         pool,
         threads: Mutex::new(Some(Threads { threads, janitor })),
         lock: Mutex::new(Some(lock)),
+        in_use,
     };
     Ok((Store(Arc::new(inner)), report))
 }
@@ -74,6 +77,7 @@ struct Inner {
     pool: Arc<Pool>,
     threads: Mutex<Option<Threads>>,
     lock: Mutex<Option<Lock>>,
+    in_use: InUse,
 }
 
 struct Threads {
@@ -256,6 +260,9 @@ impl Inner {
         }
         self.queue.halt();
         self.shared.close();
+        if self.shared.halted.borrow().is_none() {
+            self.in_use.end();
+        }
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

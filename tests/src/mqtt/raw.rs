@@ -168,6 +168,19 @@ impl Raw {
         }
     }
 
+    /// The next packet if it comes at once; to be asked again, of several connections in turn.
+    ///
+    /// # Panics
+    /// When it is not well formed.
+    pub fn poll(&mut self) -> Option<Answer> {
+        if whole(&self.buffer).is_none() {
+            self.fill(Duration::from_millis(2));
+        }
+        let len = whole(&self.buffer)?;
+        let bytes: Vec<u8> = self.buffer.drain(..len).collect();
+        Some(self.read(&bytes))
+    }
+
     /// The next packet.
     ///
     /// # Panics

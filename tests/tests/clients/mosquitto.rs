@@ -86,7 +86,12 @@ fn messages_keep_content_qos_and_order() {
             let mut witness = Raw::watching(at, &topic);
             let wanted = ["-d", "-q", &level, "-t", &topic, "-C", "24", "-F", FORMAT];
             let reader = subscribe(at, version, &wanted);
-            let send = |more: &[&str]| publish(at, version, &[&["-q", &level, "-t", &topic], more].concat());
+            // Each mosquitto_pub is a client of its own: at QoS 0 only what has arrived is before the next one.
+            let mut seen = Vec::new();
+            let mut send = |more: &[&str]| {
+                publish(at, version, &[&["-q", &level, "-t", &topic], more].concat());
+                seen.push(witness.next());
+            };
             send(&["-n"]);
             send(&["-f", &binary]);
             send(&["-m", "grüße ✓"]);
@@ -97,8 +102,9 @@ fn messages_keep_content_qos_and_order() {
                 writer.write(&[payload.as_slice(), b"\n"].concat());
             }
             writer.finish_input();
-            send(&["-f", &large]);
-            let seen = witness.next_many(listed.len());
+            seen.extend(witness.next_many(20));
+            publish(at, version, &["-q", &level, "-t", &topic, "-f", &large]);
+            seen.push(witness.next());
             let heard = messages(&reader.finish());
             for ((sent, seen), heard) in listed.iter().zip(&seen).zip(&heard) {
                 let what = format!("{topic}: {} bytes", sent.len());
@@ -147,12 +153,18 @@ fn retained_messages_are_kept_replaced_and_deleted() {
             let prefix = format!("mosquitto/{node}/retained/{version}/{qos}");
             let (topic, fence) = (format!("{prefix}/kept"), format!("{prefix}/fence"));
             let level = qos.to_string();
-            publish(at, version, &["-q", &level, "-r", "-t", &topic, "-m", "replaced"]);
-            publish(at, version, &["-q", &level, "-r", "-t", &topic, "-m", "kept"]);
+            // At QoS 0 only what has arrived is before the next client's.
+            let mut witness = Raw::watching(at, &topic);
+            let mut retain = |more: &[&str]| {
+                publish(at, version, &[&["-q", &level, "-r", "-t", &topic], more].concat());
+                witness.next();
+            };
+            retain(&["-m", "replaced"]);
+            retain(&["-m", "kept"]);
             let first_of_both = ["-d", "-q", &level, "-t", &topic, "-t", &fence, "-C", "1", "-F", FORMAT];
             let heard = messages(&subscribe(at, version, &first_of_both).finish());
             assert_eq!(heard, [(topic.clone(), qos, true, b"kept".to_vec())]);
-            publish(at, version, &["-q", &level, "-r", "-t", &topic, "-n"]);
+            retain(&["-n"]);
             Raw::watching(at, &topic).assert_silent();
             let late = subscribe(at, version, &first_of_both);
             publish(at, version, &["-q", &level, "-t", &fence, "-m", "fence"]);

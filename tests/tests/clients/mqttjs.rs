@@ -81,3 +81,8 @@ fn a_responder_answers_other_clients() {
 fn aliases_of_a_device_stand_for_their_topics() {
     request::aliases_stand_for_their_topics(LIBRARY);
 }
+
+#[test]
+fn aliases_of_the_node_stand_for_their_topics() {
+    messages::keep_their_topics_behind_aliases(LIBRARY);
+}

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use fellbeck_tests::mqtt::{Connect, Raw, Version};
+use fellbeck_tests::mqtt::{Answer, Connect, Publish, Raw, Version};
 use fellbeck_tests::{Kind, Node, Site};
 
 const KINDS: [Kind; 2] = [Kind::Edge, Kind::Cloud];
@@ -24,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) kind: Kind,
     /// Its MQTT listener.
     pub(crate) at: SocketAddr,
+    /// Its WebSocket listener.
+    pub(crate) ws: SocketAddr,
     /// The version that the body is to speak.
     pub(crate) version: Version,
 }
@@ -59,6 +61,27 @@ impl Target {
 pub(crate) fn unique(name: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Demands that nothing is on its way to `client` of all that `sender` has sent: a marker of `sender` is what comes next.
+pub(crate) fn expect_nothing(client: &mut Raw, sender: &mut Raw) {
+    let topic = unique("marker");
+    assert_eq!(client.subscribe(&topic, 0), 0);
+    sender.publish(&Publish::new(&topic, "marker").qos(1));
+    assert_eq!(client.expect_publish().topic, topic);
+}
+
+/// The same for what `client` sent itself.
+pub(crate) fn expect_nothing_own(client: &mut Raw) {
+    let topic = unique("marker");
+    assert_eq!(client.subscribe(&topic, 0), 0);
+    client.send_publish(&Publish::new(&topic, "marker").qos(1).id(9999));
+    for answer in [client.recv(), client.recv()] {
+        match answer {
+            Answer::Publish(delivery) => assert_eq!(delivery.topic, topic),
+            other => assert!(matches!(other, Answer::Ack { id: 9999, .. }), "{other:?}"),
+        }
+    }
 }
 
 /// Runs `body` against the shared edge and the shared cloud, in MQTT 5.
@@ -119,6 +142,7 @@ pub(crate) fn target(node: &Node, version: Version) -> Target {
     Target {
         kind: node.kind(),
         at: node.ready().mqtt,
+        ws: node.ready().mqtt_ws.expect("MQTT over WebSocket is on"),
         version,
     }
 }

@@ -5,16 +5,26 @@
 //! and use names of their own (`brokers`).
 
 mod acks;
+mod aliases;
 mod auth;
 mod brokers;
+mod cases;
 mod connack;
 mod connect;
 mod disconnect;
+mod expiry;
 mod flow;
 mod framing;
+mod inbound;
+mod order;
+mod packet_size;
+mod pair;
 mod ping;
+mod properties;
 mod publish;
 mod qos;
+mod redelivery;
+mod request;
 mod retained;
 mod session;
 mod shared;
@@ -23,4 +33,6 @@ mod subscribe;
 mod topics;
 mod transport;
 mod unsubscribe;
+mod will_properties;
+mod will_restart;
 mod wills;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use fellbeck_tests::mqtt::wire::hex;
-use fellbeck_tests::mqtt::{LastWill, Raw};
+use fellbeck_tests::mqtt::{LastWill, Raw, Version};
 
-use crate::brokers::{on_each_version, unique};
+use crate::brokers::{on_each_version, on_own, target, unique};
 
 /// [MQTT5-3.12.4-1] [MQTT3-3.12.4-1] Each PINGREQ gets one PINGRESP.
 #[test]
@@ -57,5 +57,41 @@ fn a_keep_alive_of_zero_closes_nobody() {
         let mut silent = target.connect(&target.hello("silent").keep_alive(1));
         expect_silence_ended(&mut silent);
         patient.ping();
+    });
+}
+
+/// [MQTT5-3.1.2-21] [MQTT5-3.2.2-21] [MQTT5-3.2.2-22] [MQTT5-3.1.2-22] A bound on the Keep Alive is announced to who asks for more or for none,
+/// and held; one below it stands.
+#[test]
+fn a_server_keep_alive_is_announced_and_held() {
+    on_own(&[("mqtt.keep_alive_max_secs", "2")], |node| {
+        let target = target(node, Version::V5);
+        for asked in [0, 3, 60] {
+            let (_client, accepted) = Raw::connect(target.at, &target.hello("bound").keep_alive(asked));
+            assert_eq!(accepted.property(0x13), Some(&[0, 2][..]), "{asked}");
+        }
+        for within in [1, 2] {
+            let (_client, accepted) = Raw::connect(target.at, &target.hello("bound").keep_alive(within));
+            assert!(matches!(accepted.property(0x13), None | Some([0, 2])), "{within}");
+        }
+        let mut silent = target.connect(&target.hello("bound").keep_alive(60));
+        let since = Instant::now();
+        expect_silence_ended(&mut silent);
+        let lasted = since.elapsed();
+        assert!(lasted > Duration::from_millis(2500), "closed after {lasted:?}");
+    });
+}
+
+/// [MQTT5-3.1.2-22] [MQTT3-3.1.2-24] Any packet counts as a sign of life, also one without an answer.
+#[test]
+fn every_packet_keeps_a_connection_alive() {
+    on_each_version(|target| {
+        let mut client = target.connect(&target.hello("alive").keep_alive(2));
+        let publish = fellbeck_tests::mqtt::Publish::new(&unique("alive"), "x");
+        for _ in 0..5 {
+            client.send_publish(&publish);
+            fellbeck_tests::wait::last(Duration::from_millis(900));
+        }
+        client.ping();
     });
 }

@@ -20,6 +20,7 @@ use super::broker::Broker;
 use super::counters;
 use super::frames::Fault;
 use super::handshake::{State, Unanswered, connect_v3, connect_v5};
+use super::linger::WriteHalf;
 use super::middleware::TakeAll;
 use super::transport::{AcceptRate, Layers, Listening, Transport, open};
 use super::welcome::welcome;
@@ -123,6 +124,10 @@ async fn admit<S>(socket: Socket, stream: std::io::Result<TcpStream>, transport:
 where
     S: Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
 {
+    let half = match (transport, &stream) {
+        (Transport::Tcp, Ok(stream)) => WriteHalf::of(stream),
+        _ => WriteHalf::NONE,
+    };
     let Ok(io) = stream.and_then(|stream| from_tcp_stream(stream, door.cfg.clone())) else {
         counters::rejected("socket_error");
         return;
@@ -134,7 +139,7 @@ where
         () = door.broker.until_closing() => return counters::rejected("shutting_down"),
     };
     match opened {
-        Ok(Ok(io)) => serve(socket, io, deadline, &door.mqtt).await,
+        Ok(Ok(io)) => serve(socket, io, half, deadline, &door.mqtt).await,
         Ok(Err(reason)) => counters::rejected(reason),
         Err(_) => counters::rejected("first_packet_timeout"),
     }
@@ -157,12 +162,12 @@ impl Drop for Socket {
     }
 }
 
-async fn serve<S>(socket: Socket, io: IoBoxed, deadline: Instant, mqtt: &Pipeline<S>)
+async fn serve<S>(socket: Socket, io: IoBoxed, half: WriteHalf, deadline: Instant, mqtt: &Pipeline<S>)
 where
     S: Service<IoBoxed, Response = (), Error = MqttError<Unanswered>> + 'static,
 {
     // The ticket lives as long as the call, which needs it at its beginning.
-    if let Some(_ticket) = welcome(&socket.0, &io, deadline).await
+    if let Some(_ticket) = welcome(&socket.0, &io, half, deadline).await
         && let Err(MqttError::Handshake(HandshakeError::Protocol(_))) = mqtt.call(io).await
     {
         counters::rejected("handshake");

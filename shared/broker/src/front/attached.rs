@@ -83,7 +83,7 @@ impl Attached {
             .with(|state, now| state.core.handle_unsubscribe(id, unsubscribe, now, &mut state.wire));
     }
 
-    /// A DISCONNECT packet: the client wants the socket closed ([MQTT5-3.14.4-3]).
+    /// A DISCONNECT packet: the client wants the socket closed (section 3.14.4).
     pub(super) fn disconnect(&self, reason: u8, expiry: Option<u32>) {
         let id = self.connection.id;
         self.broker

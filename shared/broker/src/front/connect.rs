@@ -194,7 +194,11 @@ fn read_will(dialect: Dialect, flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]),
     };
     let (topic, rest) = take_name(rest)?; // [MQTT5-3.1.2-9] [MQTT5-3.1.3-11]
     if validate_topic_name(topic).is_err() {
-        return Err(TOPIC_INVALID);
+        return Err(match dialect {
+            // [MQTT3-3.1.4-1]
+            Dialect::V31 | Dialect::V311 => Fault::malformed("will topic is not a topic name"),
+            Dialect::V5 => TOPIC_INVALID,
+        });
     }
     let (payload, rest) = take_field(rest).ok_or(SHORT)?;
     if is_text && std::str::from_utf8(payload).is_err() {

@@ -17,7 +17,7 @@ use super::aliases::{Form, TopicAliases};
 use super::encode;
 use super::exchange::Authentication;
 use super::frames::{Assembly, Charge, Fault, Frames};
-use super::linger::linger_and_close;
+use super::linger::{WriteHalf, linger_and_close};
 use super::traffic::Traffic;
 use crate::session::Pressure;
 use crate::wire::{ConnId, Delivery, PublishIn, Version};
@@ -86,6 +86,9 @@ impl Held {
     }
 }
 
+/// The node ends: it does not wait for clients to close.
+const SHUTTING_DOWN: u8 = 0x8B;
+
 /// What a client wants of every packet that it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
@@ -94,6 +97,8 @@ pub(super) struct Client {
     pub(super) packet_max: u32,
     /// It wants reason strings.
     pub(super) problem_information: bool,
+    /// It speaks MQTT 3.1, where control packets that are sent again have DUP.
+    pub(super) may_repeat: bool,
 }
 
 pub(super) struct Connection {
@@ -127,6 +132,7 @@ pub(super) struct Connection {
     /// Aliases that the client was given.
     sent_aliases: RefCell<TopicAliases>,
     pub(super) authentication: Authentication,
+    half: WriteHalf,
     /// Bytes that came after the end and were thrown away.
     pub(super) thrown: Rc<Cell<usize>>,
 }
@@ -139,6 +145,7 @@ pub(super) struct Opening {
     /// Topic Alias Maximum of the client.
     pub(super) topic_alias_maximum: u16,
     pub(super) authentication: Authentication,
+    pub(super) half: WriteHalf,
     pub(super) silence_max: Duration,
     pub(super) ends_with_connection: bool,
     pub(super) frames: Frames,
@@ -154,6 +161,7 @@ impl Connection {
             client: opening.client,
             sent_aliases: RefCell::new(TopicAliases::new(opening.topic_alias_maximum)),
             authentication: opening.authentication,
+            half: opening.half,
             thrown: Rc::default(),
             traffic: opening.traffic,
             silence_max: opening.silence_max,
@@ -236,7 +244,13 @@ impl Connection {
         if why.reason == 0 {
             self.io.close();
         } else {
-            spawn(linger_and_close(self.io.clone(), self.thrown.clone()));
+            let patient = why.reason != SHUTTING_DOWN;
+            spawn(linger_and_close(
+                self.io.clone(),
+                self.half,
+                self.thrown.clone(),
+                patient,
+            ));
         }
         self.io.notify_dispatcher();
     }

@@ -31,6 +31,9 @@ enum Front {
 /// Packet type.
 const PUBLISH: u8 = 3;
 
+/// Flag of the fixed header.
+const DUP: u8 = 0x08;
+
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 const TOPIC_NAME_INVALID: u8 = 0x90;
 
@@ -70,10 +73,11 @@ impl Attached {
     }
 
     /// What needs no call of the core: an empty buffer, or a control packet at its front.
-    fn look(&self, slot: &BytesMut) -> Option<Result<Front, Fault>> {
-        let Some(&first) = slot.first() else {
+    fn look(&self, slot: &mut BytesMut) -> Option<Result<Front, Fault>> {
+        let Some(first) = slot.first_mut() else {
             return Some(Ok(Front::Nothing));
         };
+        let first = self.without_dup(first);
         let frames = self.connection().frames.borrow();
         if frames.is_partial() || first >> 4 == PUBLISH {
             return None;
@@ -130,7 +134,8 @@ impl Attached {
             };
             if bytes[0] >> 4 != PUBLISH {
                 self.count_control(whole);
-                shape::check(connection.client.version, bytes[0], &bytes[header..whole])?;
+                let first = self.without_dup(&mut buffer[at]);
+                shape::check(connection.client.version, first, &buffer[at + header..at + whole])?;
                 break Front::Control;
             }
             self.broker().traffic.receive(whole);
@@ -163,6 +168,15 @@ impl Attached {
         }
         connection.frames.borrow_mut().recycle(packet);
         Ok(true)
+    }
+
+    /// The first byte of a packet, which may have to be mended: MQTT 3.1 allows DUP in a PUBREL, SUBSCRIBE and UNSUBSCRIBE that is
+    /// sent again, and means nothing by it.
+    fn without_dup(&self, first: &mut u8) -> u8 {
+        if self.connection().client.may_repeat && matches!(*first, 0x6A | 0x8A | 0xAA) {
+            *first &= !DUP;
+        }
+        *first
     }
 
     /// A whole control packet is at the front. It may be met again before the dispatcher takes it, and counts once.

@@ -24,7 +24,7 @@ use super::counters;
 use super::exchange::{self, Authentication, Failed};
 use super::frames::{Fault, Frames};
 use super::handshake::Admitted;
-use super::linger::linger;
+use super::linger::{WriteHalf, linger};
 use super::preface::{Preface, PrefaceCodec};
 use crate::wire::{ConnId, Connect, Version};
 
@@ -57,9 +57,9 @@ const TOO_MUCH: Fault = Fault {
     text: "too many large packets at once",
 };
 
-pub(super) async fn welcome(broker: &Rc<Broker>, io: &IoBoxed, deadline: Instant) -> Option<Ticket> {
+pub(super) async fn welcome(broker: &Rc<Broker>, io: &IoBoxed, half: WriteHalf, deadline: Instant) -> Option<Ticket> {
     let turned = match introduce(broker, io, deadline).await {
-        Ok(guest) => match admit(broker, io, guest).await {
+        Ok(guest) => match admit(broker, io, half, guest).await {
             Ok(ticket) => return Some(ticket),
             Err(turned) => turned,
         },
@@ -76,7 +76,7 @@ pub(super) async fn welcome(broker: &Rc<Broker>, io: &IoBoxed, deadline: Instant
             let answer = connack::refusal(version, fault, packet_max);
             if !answer.is_empty() && io.encode_slice(&answer).is_ok() {
                 broker.traffic.send(answer.len());
-                linger(io).await;
+                linger(io, half).await;
             }
             // Nothing is to be done about a socket that does not even close.
             drop(io.shutdown().await);
@@ -182,14 +182,14 @@ async fn authenticate(
 }
 
 /// Asks the core, and lays the ticket where the handshake finds it.
-async fn admit(broker: &Rc<Broker>, io: &IoBoxed, guest: Guest) -> Result<Ticket, Turned> {
+async fn admit(broker: &Rc<Broker>, io: &IoBoxed, half: WriteHalf, guest: Guest) -> Result<Ticket, Turned> {
     let version = guest.connect.dialect.version();
     let terms = terms(broker, &guest);
     let client_max = guest.connect.wishes.packet_max.unwrap_or(u32::MAX);
     if version == Version::V5 && !connack::fits(connack::accepted(&terms, false), client_max) {
         return Err(Turned::Away("client takes no CONNACK"));
     }
-    let (attached, ack) = decide(broker, io, &guest, &terms).await?;
+    let (attached, ack) = decide(broker, io, half, &guest, &terms).await?;
     if ack.reason != 0 {
         let text = "refused by the session core";
         return Err(refused(
@@ -241,6 +241,7 @@ fn terms(broker: &Broker, guest: &Guest) -> Terms {
 async fn decide(
     broker: &Rc<Broker>,
     io: &IoBoxed,
+    half: WriteHalf,
     guest: &Guest,
     terms: &Terms,
 ) -> Result<(Rc<Attached>, ConnAck), Turned> {
@@ -257,9 +258,11 @@ async fn decide(
             version: connect.version,
             packet_max: wishes.packet_max.unwrap_or(u32::MAX),
             problem_information: wishes.problem_information,
+            may_repeat: guest.connect.dialect == Dialect::V31,
         },
         topic_alias_maximum: wishes.topic_alias_maximum,
         authentication: Authentication::new(&guest.client_id, wishes.auth_method.clone()),
+        half,
         silence_max: Duration::from_millis(u64::from(keep_alive) * 1500),
         ends_with_connection: connect.session_expiry_secs == 0,
         frames: Frames::new(connect.version, broker.config.packet_max, &broker.assembly),

@@ -26,6 +26,11 @@ impl Core {
         if self.work.is_empty() {
             return None;
         }
+        if self.floor == CommitNumber(0) && self.has_durable() {
+            // Without a floor the store keeps nothing for sessions: it goes with the first of them.
+            self.floor = self.oldest_needed().unwrap_or(self.fanned.next());
+            self.work.set_floor(self.floor);
+        }
         Some(self.work.take())
     }
 
@@ -79,11 +84,14 @@ impl Core {
             self.floor = floor;
             self.work.set_floor(floor);
         }
-        let has_durable = self.sessions.iter().any(super::state::Session::is_durable);
-        if std::mem::take(&mut self.mark_due) && has_durable {
+        if std::mem::take(&mut self.mark_due) && self.has_durable() {
             let (key, value) = persist::mark(self.fanned);
             self.work.put(Space::Session, key, value);
         }
+    }
+
+    fn has_durable(&self) -> bool {
+        self.sessions.iter().any(super::state::Session::is_durable)
     }
 
     /// Writes for sessions that were connected when the process ended that they are away since the restart, some in each flush.

@@ -2,9 +2,10 @@
 //!
 //! O(in flight), never O(backlog): an entry holds a position, not a payload (but for messages that no log holds).
 //! Packet IDs rise from entry to entry, cyclically from 1 to 65,535, and the table never spans the whole cycle; so an entry is
-//! found by bisection, and a packet ID is never given twice. Removed entries leave a hole that goes when it reaches the front.
+//! found by bisection. Removed entries leave a hole that goes when it reaches the front. An entry that is still there when the cycle
+//! comes round is overdue: it stands apart, before all others, and its packet ID is passed over [MQTT5-2.2.1-4].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use fellbeck_core::{CommitNumber, LogPosition, QoS};
@@ -13,7 +14,7 @@ use super::message::{Item, Offer, Place};
 use super::shared::GroupKey;
 
 const CYCLE: u32 = 65_535;
-/// The table closes before packet IDs could lap an entry that is never acknowledged.
+/// The oldest entry becomes overdue before packet IDs could lap it.
 const SPAN_MAX: u32 = CYCLE - 1;
 
 /// Bytes of retained messages that one session keeps until they are acknowledged. What is beyond is looked up to be sent again, and
@@ -127,6 +128,11 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     entries: VecDeque<Entry>,
+    /// Entries that packet IDs have lapped, in the order of sending. All are older than `entries`.
+    overdue: BTreeMap<u64, Entry>,
+    overdue_at: HashMap<u16, u64>,
+    /// Entries that ever became overdue.
+    overdue_count: u64,
     live: usize,
     last_id: u16,
     /// Bytes of the retained messages that are kept.
@@ -146,21 +152,28 @@ impl InFlight {
 
     /// Entries that are not complete and were not sent for a shared group.
     pub(super) fn of_its_own(&self) -> usize {
-        let own = |entry: &&Entry| entry.step != Step::Gone && entry.source.group().is_none();
-        self.entries.iter().filter(own).count()
+        self.iter().filter(|entry| entry.source.group().is_none()).count()
     }
 
     /// False while no packet ID can be given.
     pub(super) fn has_free_id(&self) -> bool {
-        self.entries
-            .front()
-            .is_none_or(|front| distance(front.packet_id, self.last_id) < SPAN_MAX - 1)
+        self.live < CYCLE as usize
     }
 
     /// Adds an entry at the end and gives its packet ID. The caller has checked [`InFlight::has_free_id`].
     pub(super) fn add(&mut self, qos: QoS, step: Step, source: Source) -> u16 {
         assert!(self.has_free_id(), "a packet ID in use would be given again");
-        self.last_id = if self.last_id == u16::MAX { 1 } else { self.last_id + 1 };
+        loop {
+            let last = self.last_id;
+            let spans_all = |front: &Entry| distance(front.packet_id, last) >= SPAN_MAX - 1;
+            while self.entries.front().is_some_and(spans_all) {
+                self.front_is_overdue();
+            }
+            self.last_id = if self.last_id == u16::MAX { 1 } else { self.last_id + 1 };
+            if !self.overdue_at.contains_key(&self.last_id) {
+                break;
+            }
+        }
         self.put_back(Entry {
             packet_id: self.last_id,
             qos,
@@ -171,18 +184,30 @@ impl InFlight {
         self.last_id
     }
 
-    /// Appends an entry as it was stored. Entries are put back in their order; false when that is broken.
-    pub(super) fn restore(&mut self, entry: Entry) -> bool {
-        let in_order = self.entries.front().is_none_or(|front| {
-            distance(front.packet_id, entry.packet_id) > distance(front.packet_id, self.last_id)
-                && distance(front.packet_id, entry.packet_id) < SPAN_MAX
-        });
-        if in_order && entry.packet_id != 0 {
-            self.last_id = entry.packet_id;
-            self.put_back(entry);
-            return true;
+    fn front_is_overdue(&mut self) {
+        if let Some(entry) = self.entries.pop_front().filter(|entry| entry.step != Step::Gone) {
+            self.overdue_count += 1;
+            self.overdue_at.insert(entry.packet_id, self.overdue_count);
+            self.overdue.insert(self.overdue_count, entry);
         }
-        false
+    }
+
+    /// Appends an entry as it was stored. Entries are put back in the order of sending; false when its packet ID is there already.
+    pub(super) fn restore(&mut self, entry: Entry) -> bool {
+        if entry.packet_id == 0 || self.get(entry.packet_id).is_some() {
+            return false;
+        }
+        let is_lapped = |front: &Entry, last: u16| {
+            let steps = distance(front.packet_id, entry.packet_id);
+            steps <= distance(front.packet_id, last) || steps >= SPAN_MAX
+        };
+        let last = self.last_id;
+        while self.entries.front().is_some_and(|front| is_lapped(front, last)) {
+            self.front_is_overdue();
+        }
+        self.last_id = entry.packet_id;
+        self.put_back(entry);
+        true
     }
 
     /// After a restart packet IDs go on behind `last`, so that one that was completed is not used again at once: not every entry is
@@ -233,24 +258,38 @@ impl InFlight {
     }
 
     pub(super) fn get(&self, packet_id: u16) -> Option<&Entry> {
-        self.index(packet_id).map(|index| &self.entries[index])
+        match self.index(packet_id) {
+            Some(index) => self.entries.get(index),
+            None => self.overdue.get(self.overdue_at.get(&packet_id)?),
+        }
     }
 
     pub(super) fn get_mut(&mut self, packet_id: u16) -> Option<&mut Entry> {
-        self.index(packet_id).map(|index| &mut self.entries[index])
+        match self.index(packet_id) {
+            Some(index) => self.entries.get_mut(index),
+            None => self.overdue.get_mut(self.overdue_at.get(&packet_id)?),
+        }
     }
 
     /// Completes the entry and hands it out.
     pub(super) fn remove(&mut self, packet_id: u16) -> Option<Entry> {
-        let index = self.index(packet_id)?;
+        let removed = match self.index(packet_id) {
+            Some(index) => self.take(index),
+            None => self.overdue.remove(&self.overdue_at.remove(&packet_id)?)?,
+        };
+        self.live -= 1;
+        self.retained_bytes -= removed.source.retained_bytes();
+        Some(removed)
+    }
+
+    /// Leaves a hole, and sweeps holes.
+    fn take(&mut self, index: usize) -> Entry {
         let entry = &mut self.entries[index];
         let removed = Entry {
             source: std::mem::replace(&mut entry.source, Source::Memory(None)),
             ..*entry
         };
         entry.step = Step::Gone;
-        self.live -= 1;
-        self.retained_bytes -= removed.source.retained_bytes();
         while self.entries.front().is_some_and(|front| front.step == Step::Gone) {
             self.entries.pop_front();
         }
@@ -260,16 +299,18 @@ impl InFlight {
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
         }
-        Some(removed)
+        removed
     }
 
     /// The entries in the order of sending.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| entry.step != Step::Gone)
+        let present = self.entries.iter().filter(|entry| entry.step != Step::Gone);
+        self.overdue.values().chain(present)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut().filter(|entry| entry.step != Step::Gone)
+        let present = self.entries.iter_mut().filter(|entry| entry.step != Step::Gone);
+        self.overdue.values_mut().chain(present)
     }
 
     /// Subscriptions that retained messages were sent for which may have to be sent again.
@@ -334,24 +375,43 @@ mod tests {
         }
     }
 
-    /// One message that is never acknowledged must not see its packet ID given to another.
+    /// One message that is never acknowledged must not see its packet ID given to another, nor stop the others.
     #[test]
-    fn the_table_closes_before_packet_ids_lap_the_oldest_entry() {
+    fn packet_ids_pass_over_an_entry_that_is_never_acknowledged() {
         let mut table = InFlight::default();
-        let stuck = sent(&mut table);
-        while table.has_free_id() {
+        let stuck = [sent(&mut table), sent(&mut table)];
+        let mut last = None;
+        for _ in 0..200_000 {
+            assert!(table.has_free_id());
             let id = sent(&mut table);
-            assert_ne!(id, stuck);
-            assert!(table.remove(id).is_some());
+            assert!(!stuck.contains(&id) && id != 0);
+            if let Some(last) = last.replace(id) {
+                assert!(last != id && table.remove(last).is_some());
+            }
         }
-        assert_eq!(table.len(), 1);
-        assert!(table.get(stuck).is_some());
+        assert!(stuck.iter().all(|id| table.get(*id).is_some()) && table.len() == 3);
+        assert_eq!(
+            table.iter().map(|entry| entry.packet_id).collect::<Vec<_>>()[..2],
+            stuck
+        );
         assert!(table.entries.len() < 200, "holes are swept");
-        assert!(table.remove(stuck).is_some() && table.has_free_id());
+        assert!(stuck.iter().all(|id| table.remove(*id).is_some()));
+        assert_eq!((table.len(), table.overdue.len(), table.overdue_at.len()), (1, 0, 0));
     }
 
     #[test]
-    fn a_stored_table_with_doubled_or_unordered_packet_ids_is_refused() {
+    fn every_packet_id_can_be_in_flight_at_a_time() {
+        let mut table = InFlight::default();
+        table.go_on_behind(40_000);
+        let all: std::collections::BTreeSet<u16> =
+            std::iter::from_fn(|| table.has_free_id().then(|| sent(&mut table))).collect();
+        assert_eq!((all.len(), all.first()), (65_535, Some(&1)));
+        assert!(table.remove(7).is_some() && table.has_free_id());
+        assert_eq!(sent(&mut table), 7);
+    }
+
+    #[test]
+    fn a_stored_table_keeps_its_order_also_where_packet_ids_were_lapped_and_refuses_doubled_ones() {
         let entry = |packet_id| Entry {
             packet_id,
             qos: QoS::AtLeastOnce,
@@ -360,8 +420,13 @@ mod tests {
             source: Source::Memory(None),
         };
         let mut table = InFlight::default();
-        assert!(!table.restore(entry(0)) && table.restore(entry(65_000)) && table.restore(entry(3)));
-        assert!(!table.restore(entry(3)) && !table.restore(entry(65_001)) && table.restore(entry(4)));
-        assert_eq!(table.len(), 3);
+        assert!(!table.restore(entry(0)));
+        let order = [65_000, 3, 65_001, 65_535, 2, 4];
+        for id in order {
+            assert!(table.restore(entry(id)) && !table.restore(entry(id)), "{id}");
+        }
+        assert_eq!(table.iter().map(|entry| entry.packet_id).collect::<Vec<_>>(), order);
+        assert!(order.iter().all(|id| table.get(*id).is_some()));
+        assert_eq!(sent(&mut table), 5);
     }
 }

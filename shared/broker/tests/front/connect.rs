@@ -344,6 +344,16 @@ fn mqtt_3_1_is_served_with_its_own_rules() {
     assert_eq!(ask(&packet(0x10, 0x01, "p")), [0x20, 2, 0, 0]);
     assert_eq!(ask(&packet(0x14, 0x02, "p")), [0x20, 2, 0, 0]);
     assert_eq!(ask(&packet(0x10, 0x02, "")), [0x20, 2, 0, 2]);
+    // Control packets that are sent again have DUP; 3.1.1 has reserved it.
+    let (mut old, _) = Client::connect(node.addr(), 4, &packet(0x10, 0x02, "again"));
+    old.send(&[0x8A, 6, 0, 1, 0, 1, b't', 0]);
+    old.expect(&[0x90, 3, 0, 1, 0]);
+    old.send(&[0x6A]);
+    old.send(&[2, 0, 1]);
+    old.expect(&[0x70, 2, 0, 1]);
+    let mut newer = Client::clean(node.addr(), 4, "newer");
+    newer.send(&[0x6A, 2, 0, 1]);
+    assert_eq!(newer.packet(), None);
     // A session that goes on is not announced: the byte is reserved.
     for _ in 0..2 {
         assert_eq!(ask(&packet(0x10, 0x00, "kept")), [0x20, 2, 0, 0]);

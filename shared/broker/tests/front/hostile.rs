@@ -165,6 +165,23 @@ fn a_client_that_is_still_sending_can_read_why_it_was_disconnected() {
     }
 }
 
+/// A client behind a slow link goes on sending after a pause that is longer than any quiet moment.
+#[test]
+fn a_client_that_pauses_and_sends_on_is_not_reset() {
+    let node = Node::start();
+    let mut client = Client::clean(node.addr(), 5, "slow");
+    client.send(&[0xC1, 0]);
+    // The end is there at once, and the DISCONNECT before it.
+    client.expect_disconnect(0x81);
+    let paused = std::time::Instant::now();
+    while paused.elapsed() < Duration::from_millis(500) {
+        std::thread::yield_now();
+    }
+    for _ in 0..10 {
+        assert!(client.try_write(&[0xAA; 1000]), "reset while it may still send");
+    }
+}
+
 /// A client that never stops talking is closed all the same.
 #[test]
 fn the_wait_for_a_client_to_read_its_disconnect_is_bounded() {

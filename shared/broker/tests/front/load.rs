@@ -153,7 +153,7 @@ fn a_version_3_burst_beyond_the_receive_maximum_is_held_and_then_served() {
     let mut v5 = Client::clean(node.addr(), 5, "five");
     let burst: Vec<u8> = (1..=200u16).flat_map(|n| publish(5, 0x04, "t", n, b"x")).collect();
     v5.try_send(&burst);
-    // [MQTT5-3.3.4-9]: up to five are answered, then the connection ends.
+    // [MQTT5-3.3.4-7]: up to five are answered, then the connection ends.
     loop {
         let packet = v5.packet().expect("DISCONNECT");
         if packet[0] == 0xE0 {

@@ -218,6 +218,10 @@ fn a_will_that_no_broker_could_publish_is_refused_with_its_reason() {
         |block: &[u8], topic: &str, payload: &[u8]| Said::v5(CLEAN, &[]).with_will(block, topic, payload).reason();
     assert_eq!(reason(&[], "", b""), Some(0x90));
     assert_eq!(reason(&[], "a/#", b""), Some(0x90));
+    for topic in ["", "a/+"] {
+        // 3.1.1 has no code for it: the CONNECT is malformed.
+        assert_eq!(Said::v3(CLEAN).with_will(&[], topic, b"").reason(), Some(0x81));
+    }
     assert_eq!(reason(b"\x01\x01", "t", b"\xFF"), Some(0x99));
     assert_eq!(reason(b"\x01\x00", "t", b"\xFF"), None);
     assert_eq!(reason(b"\x08\x00\x01#", "t", b""), Some(0x82));

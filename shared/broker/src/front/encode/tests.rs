@@ -7,6 +7,7 @@ const V3: Client = Client {
     version: Version::V3,
     packet_max: u32::MAX,
     problem_information: true,
+    may_repeat: false,
 };
 const V5: Client = Client {
     version: Version::V5,

@@ -15,7 +15,7 @@ use ntex::rt::spawn;
 use ntex::util::BytesMut;
 use rustls::{Error, ServerConfig, ServerConnection};
 
-use crate::front::linger::linger_and_close;
+use crate::front::linger::{WriteHalf, linger_and_close};
 
 #[derive(Debug)]
 pub(super) struct Tls {
@@ -41,7 +41,7 @@ pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> R
         let flushed = io.flush(false).await;
         if let Some(reason) = io.filter().failure.get() {
             // The alert is on its way. Who still sends can read it before the socket goes.
-            linger_and_close(io.get_ref(), io.filter().thrown.clone()).await;
+            linger_and_close(io.get_ref(), WriteHalf::NONE, io.filter().thrown.clone(), true).await;
             drop(io.shutdown().await);
             return Err(reason);
         }
@@ -135,7 +135,13 @@ impl FilterLayer for Tls {
                     self.failure.set(Some(reason(&error)));
                     self.throw_away(from);
                     if self.is_open.get() {
-                        spawn(linger_and_close(buf.io().clone(), self.thrown.clone()));
+                        // Who still sends can read the alert before the socket goes.
+                        spawn(linger_and_close(
+                            buf.io().clone(),
+                            WriteHalf::NONE,
+                            self.thrown.clone(),
+                            true,
+                        ));
                     }
                 }
             }

@@ -9,7 +9,7 @@ use ntex::codec::Decoder;
 use ntex::io::IoBoxed;
 use ntex::util::BytesMut;
 
-use crate::front::linger::linger;
+use crate::front::linger::{WriteHalf, linger};
 
 /// Largest request, up to the empty line.
 const REQUEST_MAX: usize = 8 << 10;
@@ -85,7 +85,7 @@ pub(super) async fn answer(io: &IoBoxed) -> Result<(), &'static str> {
         Ok(Some(Opening::Refuse(refusal))) => {
             // Whoever is gone by now is not told.
             drop(io.encode_slice(refusal.answer().as_bytes()));
-            linger(io).await;
+            linger(io, WriteHalf::NONE).await;
             drop(io.shutdown().await);
             Err(refusal.reason)
         }

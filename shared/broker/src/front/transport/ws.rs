@@ -15,7 +15,7 @@ use ntex::util::BytesMut;
 
 use super::frames::{CLOSE_NORMAL, Piece, Reader, Violation, put_head};
 use crate::front::counters;
-use crate::front::linger::linger_and_close;
+use crate::front::linger::{WriteHalf, linger_and_close};
 
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -80,7 +80,12 @@ impl Ws {
                 counters::rejected(violation.name());
                 self.close(buf, violation.code());
                 // Who still sends can read why before the socket goes.
-                spawn(linger_and_close(buf.io().clone(), self.thrown.clone()));
+                spawn(linger_and_close(
+                    buf.io().clone(),
+                    WriteHalf::NONE,
+                    self.thrown.clone(),
+                    true,
+                ));
             }
         }
     }

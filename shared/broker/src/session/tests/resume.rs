@@ -241,6 +241,22 @@ fn the_floor_follows_the_slowest_persistent_session() {
     assert_eq!(world.status("idle").ledger.matched, 0);
 }
 
+/// Found by power cuts: the floor came with the first flush, a second later. A node that was killed before had none, and its store gave
+/// up at the start what the uplink had acknowledged and a session had still to read.
+#[test]
+fn a_session_pins_the_log_from_its_first_commit_on() {
+    let mut world = World::new(edge());
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 1);
+    world.disconnect(reader);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "log/a", "first", 1);
+    world.settle();
+    let first = world.store.log[0].commit;
+    let floor = world.store.floor;
+    assert!(floor.is_some_and(|floor| floor <= first), "{floor:?}, {first}");
+}
+
 /// What retention took before the reader came is counted, never silent, and nothing hangs.
 #[test]
 fn a_reader_that_retention_has_overtaken_counts_what_is_gone_and_goes_on() {
