@@ -149,15 +149,7 @@ fn no_leftovers_of_work_remain() {
         ["#[ig", "nore"],
     ]
     .map(|mark| mark.concat());
-    // A clause test may wait for the mending of a numbered bug; `conformance` counts those and allows ever fewer.
-    let waits = ["#[ig", "nore = \"B"].concat();
-    let broken = |name: &str, line: &str| {
-        let open_bug = name.starts_with("tests/tests/mqtt/") && line.trim_start().starts_with(&waits);
-        marks
-            .iter()
-            .find(|mark| !open_bug && line.contains(mark.as_str()))
-            .cloned()
-    };
+    let broken = |_: &str, line: &str| marks.iter().find(|mark| line.contains(mark.as_str())).cloned();
     assert_none("leftovers", &lines_where(&sources(), broken));
     let unnumbered = ["TO", "DO"].concat();
     let broken = |_: &str, line: &str| (line.contains(&unnumbered) && !line.contains('#')).then(|| unnumbered.clone());

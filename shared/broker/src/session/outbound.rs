@@ -141,6 +141,12 @@ impl Session {
         }
     }
 
+    /// A crash took the newest second of the cursor, so a message of before it may have been sent. [MQTT5-3.3.1-1]
+    fn may_have_been_sent(&self, offer: &Offer<'_>) -> bool {
+        offer.qos != QoS::AtMostOnce
+            && matches!(offer.place, Place::Log(position) if position.commit <= self.sent_until)
+    }
+
     fn send_publish<W: Wire>(
         &self,
         offer: &Offer<'_>,
@@ -155,7 +161,7 @@ impl Session {
             attached.id,
             PacketOut::Publish(Delivery {
                 packet_id,
-                dup: false,
+                dup: self.may_have_been_sent(offer),
                 qos: offer.qos,
                 retain: offer.retain,
                 record: offer.record,

@@ -217,6 +217,7 @@ impl Core {
         // One that was connected is away since the restart, as far as anybody knows.
         session.left = Some(stored.left.unwrap_or((now.wall, now.clock)));
         if stored.left.is_none() {
+            session.sent_until = self.fanned;
             self.unmarked.push_back(key);
         }
         // The stored cursor may say that it follows the level mark, which must not move over what this session has not read.

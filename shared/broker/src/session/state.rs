@@ -55,6 +55,8 @@ pub(crate) struct Session {
     pub(super) attached: Option<Attached>,
     /// Newest commit when the session was last connected: QoS 0 of commits up to here is not delivered.
     pub(super) connected_at: CommitNumber,
+    /// It was connected when the node last ended without a word: what was committed up to here may have been sent to it.
+    pub(super) sent_until: CommitNumber,
     /// Session Expiry Interval as granted; 0: ends with the connection.
     pub(super) expiry_secs: u32,
     pub(super) expires: Option<TimerId>,
@@ -90,6 +92,7 @@ impl Session {
             kind,
             attached: None,
             connected_at: CommitNumber(0),
+            sent_until: CommitNumber(0),
             expiry_secs: 0,
             expires: None,
             left: None,

@@ -86,6 +86,41 @@ fn outbound_qos2_steps_leave_after_their_commit() {
     assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
 }
 
+/// What a crash may have hidden to be a delivery once came without DUP, so that the client took it for a new message.
+/// [MQTT5-3.3.1-1]
+#[test]
+fn after_a_crash_qos1_that_may_have_been_sent_comes_with_dup_and_what_follows_does_not() {
+    let mut world = World::new(edge());
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 1);
+    let (away, _) = world.join(persistent("away"));
+    world.subscribe(away, "log/#", 1);
+    world.disconnect(away);
+    world.settle();
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "log/a", "before", 1);
+    world.settle();
+    assert!(!world.messages(reader)[0].dup);
+    world.crash();
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "log/a", "after", 1);
+    for (client, before_has_dup) in [("reader", true), ("away", false)] {
+        let (conn, present) = world.join(persistent(client));
+        assert!(present);
+        world.settle();
+        let came: Vec<_> = world
+            .messages(conn)
+            .into_iter()
+            .map(|got| (got.payload, got.dup))
+            .collect();
+        assert_eq!(
+            came,
+            [("before".to_owned(), before_has_dup), ("after".to_owned(), false)],
+            "{client}"
+        );
+    }
+}
+
 /// A crash at any step of outbound QoS 2: the message is seen once, and completed.
 #[test]
 fn a_crash_at_any_step_of_qos2_shows_the_message_once() {
