@@ -167,7 +167,7 @@ impl Program {
         // Ends with the process's standard output.
         thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or_else(|_| Value::String(line));
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if sender.send(line).is_err() {
                     return;
                 }

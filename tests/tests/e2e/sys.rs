@@ -163,7 +163,7 @@ fn the_link_shows_on_both_sides() {
     await_value(&cloud, "$SYS/fellbeck/edges/connected", "1");
 }
 
-/// [MQTT5-4.7.2-1]
+/// [MQTT5-4.7.2-1] Filters that begin with a wildcard get nothing of the tree below `$SYS`.
 #[test]
 fn a_wildcard_at_the_front_sees_nothing_of_it() {
     let world = start();

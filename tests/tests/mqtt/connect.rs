@@ -272,6 +272,17 @@ fn client_identifiers_of_any_length_and_alphabet_are_accepted() {
     });
 }
 
+/// [MQTT5-3.1.3-8] [MQTT5-3.2.2-7] [MQTT3-3.1.3-9] A client identifier that is longer than the node can keep is refused as such: 0x85, or
+/// 0x02 in 3.1.1, and the close.
+#[test]
+fn a_client_identifier_that_is_too_long_is_refused() {
+    on_each_version(|target| {
+        let mut client = target.open();
+        client.send(&Connect::new(target.version, "x".repeat(65_535)).bytes());
+        client.expect_refused(if target.is_v5() { 0x85 } else { 2 });
+    });
+}
+
 /// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT5-3.2.2-16] [MQTT3-3.1.3-6] An empty client identifier is accepted; in 5.0 the CONNACK names the one
 /// assigned, which is another one each time.
 #[test]

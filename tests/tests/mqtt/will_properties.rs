@@ -189,7 +189,6 @@ fn a_will_topic_that_is_no_valid_string_is_refused() {
 /// [MQTT5-4.7.0-1] [MQTT5-4.7.3-1] [MQTT3-4.7.1-1] [MQTT3-4.7.3-1] A will topic that is empty, or has a wildcard, is
 /// refused.
 #[test]
-#[ignore = "B28"]
 fn a_will_topic_to_which_nobody_can_publish_is_refused() {
     on_each_version(|target| {
         for topic in ["", "a/#", "+/a", "#", "a/b+"] {
