@@ -89,6 +89,10 @@ fn shared_cfg(broker: &Broker) -> SharedCfg {
 const WRITE_LOW: usize = 1024;
 const BUFFERS_KEPT: usize = 64;
 
+/// Looks for room before a connection is refused, and the time between them.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// Wait after the system refused a socket (out of file descriptors, mostly).
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
@@ -102,7 +106,7 @@ where
         let accepted = listener.accept().await;
         door.rate.take();
         match accepted {
-            Ok((stream, _)) if broker.sockets.get() >= broker.config.connections_max => {
+            Ok((stream, _)) if !has_room(broker).await => {
                 counters::rejected("too_many_connections");
                 drop(stream);
             }
@@ -117,6 +121,18 @@ where
             }
         }
     }
+}
+
+/// At the bound, waits a moment for sockets whose clients have closed: they may just not have been looked at.
+async fn has_room(broker: &Broker) -> bool {
+    let is_full = || broker.sockets.get() >= broker.config.connections_max;
+    for _ in 0..LOOKS {
+        if !is_full() {
+            return true;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    !is_full()
 }
 
 /// Brings a socket to where MQTT begins, and serves it.

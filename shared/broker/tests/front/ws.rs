@@ -380,6 +380,26 @@ fn topics_of_more_levels_than_allowed_are_refused() {
     node.stop();
 }
 
+#[test]
+fn a_full_node_serves_who_comes_right_behind_one_that_left() {
+    let config = MqttServerConfig {
+        connections_max: 4,
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    for round in 0..50 {
+        let clients: Vec<_> = (0..4)
+            .map(|n| Client::clean(node.addr(), 4, &format!("c{round}-{n}")))
+            .collect();
+        // Closed and opened again without a pause.
+        drop(clients);
+    }
+    let _four: Vec<_> = (0..4)
+        .map(|n| Client::clean(node.addr(), 4, &format!("d{n}")))
+        .collect();
+    assert_eq!(Client::open(node.addr()).packet(), None, "the fifth");
+}
+
 fn await_connections(node: &Node, count: usize) {
     await_true("the number of connections", || {
         node.server.as_ref().unwrap().connections() == count
