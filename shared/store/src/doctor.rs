@@ -22,6 +22,7 @@ pub(crate) struct Findings {
 /// memory of the system only: it is written anew, so that what is built on it stands.
 pub(crate) fn heal(dir: &Path, distrust: bool) -> std::io::Result<Findings> {
     let mut findings = Findings::default();
+    remove_unfinished_copies(dir)?;
     let journals = journals(dir)?;
     for (at, path) in journals.iter().enumerate() {
         let walk = journal::walk(path)?;
@@ -104,8 +105,8 @@ fn cut_off(path: &Path, walk: &Walk) -> std::io::Result<()> {
 /// so no other can be missing on disk. That is the second choice, since a power cut in that moment could tear it.
 fn write_anew(path: &Path, walk: &Walk) -> std::io::Result<()> {
     match cut_out(path, walk) {
-        Err(error) if error.kind() == ErrorKind::StorageFull => {
-            fs::remove_file(healed(path))?;
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            remove_if_there(&healed(path))?;
             journal::write_last_again(path, walk)?;
             match walk.torn() {
                 0 => Ok(()),
@@ -116,8 +117,31 @@ fn write_anew(path: &Path, walk: &Walk) -> std::io::Result<()> {
     }
 }
 
+/// Copies of journals that a power cut left behind; each may be as large as its journal.
+fn remove_unfinished_copies(dir: &Path) -> std::io::Result<()> {
+    if !dir.try_exists()? {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == HEALED) {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+const HEALED: &str = "healed";
+
 fn healed(path: &Path) -> PathBuf {
-    path.with_extension("healed")
+    path.with_extension(HEALED)
 }
 
 fn cut_out(path: &Path, walk: &Walk) -> std::io::Result<()> {
@@ -125,4 +149,23 @@ fn cut_out(path: &Path, walk: &Walk) -> std::io::Result<()> {
     journal::copy_valid(path, walk, &healed)?;
     fs::rename(&healed, path)?;
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each unclean end may leave a copy of the journal, and nothing ever removed them.
+    #[test]
+    fn copies_that_a_power_cut_left_behind_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("3.healed"), [0; 100]).unwrap();
+        fs::write(dir.path().join("other"), "kept").unwrap();
+        heal(dir.path(), false).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["other"]);
+    }
 }

@@ -194,3 +194,16 @@ fn what_is_sent_again_has_its_topic() {
         }
     });
 }
+
+/// [MQTT5-3.3.2.3.4] Topics under aliases are kept by the node, so their bytes have a bound (128 KiB): a client that exceeds it is told 0x97.
+#[test]
+fn topics_under_aliases_have_a_bound_in_bytes() {
+    on_each(|target| {
+        let mut client = target.client("alias-bytes");
+        for alias in 1..=3u16 {
+            let topic = format!("{}{alias}", "a".repeat(60_000));
+            client.send_publish(&Publish::new(&topic, "x").property(property::alias(alias)));
+        }
+        client.expect_end(0x97);
+    });
+}

@@ -3,7 +3,7 @@
 use fellbeck_tests::mqtt::wire::{hex, packet, properties, property};
 use fellbeck_tests::mqtt::{Answer, Connect, LastWill, Publish, Raw, encode};
 
-use crate::brokers::{Target, on_each, on_each_v3, on_each_version, unique};
+use crate::brokers::{Target, expect_nothing_own, on_each, on_each_v3, on_each_version, unique};
 use crate::cases::{MALFORMED, PROTOCOL_ERROR, case, each_ends};
 
 /// A watcher of wills on `topic`.
@@ -250,5 +250,30 @@ fn a_disconnect_of_3_1_1_has_no_reason() {
                 case("reason 04", hex("e0020400"), MALFORMED),
             ],
         );
+    });
+}
+
+/// [MQTT5-3.14.4-3] [MQTT3-3.14.4-3] All that a client sent before it closed takes effect, though it waited for no answer:
+/// SUBSCRIBE and UNSUBSCRIBE, the messages behind them, and the DISCONNECT that discards its will.
+#[test]
+fn what_was_sent_right_before_the_close_takes_effect() {
+    on_each_version(|target| {
+        let topic = unique("last-words");
+        let mut watcher = watcher(target, &format!("{topic}/#"));
+        for at in 0..20 {
+            let mut hello = Connect::kept(target.version, unique("last-words").into_bytes());
+            hello = hello.will(LastWill::new(format!("{topic}/will"), "will"));
+            let packets = [
+                hello.bytes(),
+                encode::subscribe(target.version, 1, &[("some/filter", 1)]),
+                encode::publish(target.version, &Publish::new(&format!("{topic}/{at}"), "last")),
+                hex("E000"),
+            ];
+            let mut client = target.open();
+            client.send(&packets.concat());
+            drop(client);
+            assert_eq!(watcher.expect_message("last").topic, format!("{topic}/{at}"));
+        }
+        expect_nothing_own(&mut watcher);
     });
 }

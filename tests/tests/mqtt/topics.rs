@@ -1,7 +1,7 @@
 //! Topic Names and Topic Filters (4.7): wildcards, `$` topics, lengths.
 
 use fellbeck_tests::mqtt::wire::{packet, text};
-use fellbeck_tests::mqtt::{Answer, Publish, encode};
+use fellbeck_tests::mqtt::{AckKind, Answer, Publish, Version, encode};
 
 use crate::brokers::{Target, expect_nothing, expect_nothing_own, on_each_version, unique};
 use crate::cases::{WRONG, case, each_ends};
@@ -187,5 +187,28 @@ fn deep_topics_match() {
             client.unsubscribe(&[filter]);
         }
         expect_nothing_own(&mut client);
+    });
+}
+
+/// [MQTT3-3.3.5-2] A name of more levels than are allowed is never acknowledged as if it were taken: 5.0 is told (0x90), a connection of
+/// 3.1.1 ends. One with just as many levels as are allowed is taken.
+#[test]
+fn a_name_of_too_many_levels_is_not_acknowledged_as_taken() {
+    on_each_version(|target| {
+        for (qos, kind) in [(1, AckKind::PubAck), (2, AckKind::PubRec)] {
+            let most = format!("{}{}", unique("levels"), "/a".repeat(255));
+            let more = format!("{most}/a");
+            let mut client = target.client("levels");
+            client.publish(&Publish::new(&most, "taken").qos(qos));
+            let id = client.fresh_id();
+            client.send_publish(&Publish {
+                id,
+                ..Publish::new(&more, "refused").qos(qos)
+            });
+            match client.version {
+                Version::V5 => client.expect_ack(kind, id, 0x90),
+                Version::V3 => client.expect_close(),
+            }
+        }
     });
 }

@@ -290,6 +290,28 @@ impl Broker {
         }
     }
 
+    /// The client has closed: what it had sent waits no longer for a SUBACK that nobody will read. True when nothing of it is held
+    /// any more.
+    pub(super) fn take_last_words(&self, connection: &Connection) -> bool {
+        if self.takes_none.get() || self.paused.get() {
+            return false;
+        }
+        let pressure = self.pressure();
+        self.with(|state, now| {
+            state.core.forget_order(connection.id);
+            let Some(held) = connection.held.take() else {
+                return true;
+            };
+            let outcome = state
+                .core
+                .handle_publish(connection.id, held.publish(), pressure, now, &mut state.wire);
+            if outcome == Outcome::Hold {
+                *connection.held.borrow_mut() = Some(held);
+            }
+            outcome != Outcome::Hold
+        })
+    }
+
     /// Offers the held publishes again, oldest first, while the core takes them. Those that wait for the pressure to fall are
     /// left out while it has not, unless `all` are wanted: the core may have another reason by then.
     pub(super) fn retry_held(&self, all: bool) {

@@ -14,6 +14,7 @@ use ntex::io::IoRef;
 use ntex::rt::spawn;
 
 use super::aliases::{Form, TopicAliases};
+use super::counters;
 use super::encode;
 use super::exchange::Authentication;
 use super::frames::{Assembly, Charge, Fault, Frames};
@@ -86,6 +87,9 @@ impl Held {
     }
 }
 
+/// Bytes of topics that a client may keep here under aliases.
+const ALIAS_BYTES_MAX: usize = 128 << 10;
+
 /// The node ends: it does not wait for clients to close.
 const SHUTTING_DOWN: u8 = 0x8B;
 
@@ -129,6 +133,8 @@ pub(super) struct Connection {
     end_at_open: Cell<Option<Fault>>,
     /// Topics that the client has given aliases.
     aliases: RefCell<Vec<Option<Rc<str>>>>,
+    /// Bytes of these topics.
+    alias_bytes: Cell<usize>,
     /// Aliases that the client was given.
     sent_aliases: RefCell<TopicAliases>,
     pub(super) authentication: Authentication,
@@ -179,6 +185,7 @@ impl Connection {
             connack: Cell::new(Some(connack)),
             end_at_open: Cell::new(None),
             aliases: RefCell::new(Vec::new()),
+            alias_bytes: Cell::new(0),
         }
     }
 
@@ -258,7 +265,9 @@ impl Connection {
     /// The connection is closed: what it has of packets is given up, and its share of the budget with it.
     pub(super) fn forget(&self) {
         self.phase.set(Phase::Closed);
-        self.held.take();
+        if self.held.take().is_some() {
+            counters::packet_given_up("closed");
+        }
         self.frames.borrow_mut().forget();
     }
 
@@ -269,7 +278,8 @@ impl Connection {
         let mut form = aliases.form(topic);
         scratch.clear();
         let mut fits = encode::put_publish_head(scratch, &self.client, delivery, form);
-        if !fits && matches!(form, Form::Introduced(_)) {
+        if !fits && form != Form::Named {
+            // An alias may cost more than a short topic.
             form = Form::Named;
             fits = encode::put_publish_head(scratch, &self.client, delivery, form);
         }
@@ -316,6 +326,10 @@ impl Connection {
             reason: 0x94,
             text: "topic alias invalid",
         };
+        const TOO_LONG: Fault = Fault {
+            reason: 0x97,
+            text: "topics with aliases are too long together",
+        };
         if alias == 0 || alias > max {
             return Err(INVALID); // [MQTT5-3.3.2-8] [MQTT5-3.3.2-9]
         }
@@ -327,6 +341,11 @@ impl Connection {
             return Ok(Some(known.clone()));
         }
         if known.is_none_or(|known| **known != *topic) {
+            let bytes = self.alias_bytes.get() - known.map_or(0, |known| known.len()) + topic.len();
+            if bytes > ALIAS_BYTES_MAX {
+                return Err(TOO_LONG);
+            }
+            self.alias_bytes.set(bytes);
             if aliases.len() <= slot {
                 aliases.resize(slot + 1, None);
             }

@@ -45,20 +45,26 @@ impl Attached {
             self.throw_away();
             return Poll::Ready(());
         }
-        if !self.broker().may_read(connection) {
-            return Poll::Pending;
-        }
-        let front = match connection.io.with_read_buf(|slot| self.look(slot)) {
-            Some(front) => front,
-            None => self.take_buffer(),
-        };
-        match front {
-            Ok(Front::Waiting) => Poll::Pending,
-            Ok(Front::Control | Front::Nothing) => Poll::Ready(()),
-            Err(fault) => {
-                self.fail(fault);
-                self.throw_away();
-                Poll::Ready(())
+        loop {
+            // What was read before the client closed takes effect still.
+            let may_read = self.broker().may_read(connection)
+                || (connection.io.is_closed() && self.broker().take_last_words(connection));
+            if !may_read {
+                return Poll::Pending;
+            }
+            let front = match connection.io.with_read_buf(|slot| self.look(slot)) {
+                Some(front) => front,
+                None => self.take_buffer(),
+            };
+            match front {
+                Ok(Front::Waiting) if connection.io.is_closed() => {}
+                Ok(Front::Waiting) => return Poll::Pending,
+                Ok(Front::Control | Front::Nothing) => return Poll::Ready(()),
+                Err(fault) => {
+                    self.fail(fault);
+                    self.throw_away();
+                    return Poll::Ready(());
+                }
             }
         }
     }
@@ -77,9 +83,13 @@ impl Attached {
         let Some(first) = slot.first_mut() else {
             return Some(Ok(Front::Nothing));
         };
-        let first = self.without_dup(first);
         let frames = self.connection().frames.borrow();
-        if frames.is_partial() || first >> 4 == PUBLISH {
+        if frames.is_partial() {
+            // The first byte is from within a packet.
+            return None;
+        }
+        let first = self.without_dup(first);
+        if first >> 4 == PUBLISH {
             return None;
         }
         match frames.head(slot) {

@@ -86,6 +86,16 @@ impl Decoder for Away {
     }
 }
 
+/// What comes after the end. The layers of ntex read on as long as bytes come and none of them is kept, without a pause for anybody
+/// else, so the bound is enforced here.
+pub(super) fn throw_away(thrown: &Cell<usize>, from: &mut BytesMut, io: &IoRef) {
+    thrown.set(thrown.get() + from.len());
+    from.clear();
+    if thrown.get() > BYTES_MAX {
+        io.terminate();
+    }
+}
+
 /// For a socket whose dispatcher reads on and counts what it throws away. Closes it in the end. Not `patient`: as soon as nothing
 /// comes any more, whatever the client does.
 pub(super) async fn linger_and_close(io: IoRef, half: WriteHalf, thrown: Rc<Cell<usize>>, patient: bool) {

@@ -323,6 +323,10 @@ impl Core {
             Ending::TakenOver => self.will_at_takeover(key, turn),
         }
         self.schedule_expiry(key, turn.now);
+        if let Some(session) = self.sessions.get_mut(key) {
+            // In one commit with the end of the connection, which says that the cursor is exact.
+            session.store_now(&mut self.work);
+        }
         self.store_session(key);
         self.work.want_commit();
         self.note_idle(key);

@@ -125,7 +125,7 @@ impl Core {
             return Outcome::Done;
         }
         if let Some(reason) = topic_refusal(publish.topic) {
-            return self.refuse_topic(&admitted, reason, turn);
+            return self.turn_away(&admitted, reason, turn);
         }
         let client_id = match self.sessions.get(state.session) {
             Some(session) => session.client_id.clone(),
@@ -152,7 +152,15 @@ impl Core {
         Outcome::Done
     }
 
+    /// The client has closed its connection: no PUBLISH of it is held for a SUBACK any more.
+    pub fn forget_order(&mut self, conn: ConnId) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.subscribing = 0;
+        }
+    }
+
     /// A PUBLISH that the front does not accept, answered with `reason` in its turn; at QoS 0 it is dropped and counted.
+    /// The connection of a 3.1.1 client ends at QoS 1 and 2.
     pub fn refuse_publish<W: Wire>(
         &mut self,
         conn: ConnId,
@@ -173,12 +181,11 @@ impl Core {
         if publish.qos == QoS::ExactlyOnce && self.is_repeated(&admitted, turn) {
             return;
         }
-        if publish.qos == QoS::AtMostOnce {
-            self.work.counters.dropped(DropReason::NotPermitted, 1);
+        let is_answered = publish.qos != QoS::AtMostOnce && state.version == Version::V5;
+        if is_answered && self.check_receive_maximum(conn, state, turn).is_some() {
+            return;
         }
-        if publish.qos == QoS::AtMostOnce || self.check_receive_maximum(conn, state, turn).is_none() {
-            self.refuse(&admitted, reason, turn);
-        }
+        self.turn_away(&admitted, reason, turn);
     }
 
     /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
@@ -276,13 +283,14 @@ impl Core {
         }
     }
 
-    fn refuse_topic<W: Wire>(&mut self, admitted: &Admitted<'_>, reason: u8, turn: &mut Turn<'_, W>) -> Outcome {
+    /// A message that will not be kept is never acknowledged as if it were (P2): 3.1.1 cannot be told, so its connection ends.
+    fn turn_away<W: Wire>(&mut self, admitted: &Admitted<'_>, reason: u8, turn: &mut Turn<'_, W>) -> Outcome {
         let version = self.conns.get(&admitted.conn).map(|state| state.version);
         match (version, admitted.publish.qos) {
             (_, QoS::AtMostOnce) => self.work.counters.dropped(DropReason::NotPermitted, 1),
             (Some(Version::V5), _) => self.refuse(admitted, reason, turn),
             _ => {
-                let text = "topic of the node, or with too many levels";
+                let text = "message that the node does not take";
                 self.close(admitted.conn, Close { reason, text }, turn);
             }
         }

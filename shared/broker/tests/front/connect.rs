@@ -360,6 +360,27 @@ fn mqtt_3_1_is_served_with_its_own_rules() {
     }
 }
 
+/// A byte within a payload was once taken for the first of a packet, its DUP taken off, and the message stored and acknowledged wrong.
+#[test]
+fn a_payload_of_a_3_1_client_that_arrives_in_parts_is_not_changed() {
+    let node = Node::start();
+    let mut body = Vec::new();
+    text(&mut body, "MQIsdp");
+    body.extend_from_slice(&[3, 0x02, 0, 60]);
+    text(&mut body, "parts");
+    let (mut old, _) = Client::connect(node.addr(), 4, &frame(0x10, &body));
+    let mut reader = Client::clean(node.addr(), 4, "reader");
+    reader.subscribe("parts", 1);
+    let packet = publish(4, 0x02, "parts", 9, b"jjjj");
+    let (start, end) = packet.split_at(packet.len() - 3);
+    old.send(start);
+    // The node has read the first part when it has answered somebody who came later.
+    Client::clean(node.addr(), 4, "later").expect_nothing();
+    old.send(end);
+    old.expect(&ack(0x40, 9));
+    assert_eq!(reader.publish().payload, b"jjjj");
+}
+
 /// A CONNECT whose length ends within its protocol name once made a thread panic, and once waited for ever.
 #[test]
 fn a_connect_that_ends_too_early_is_closed_at_once() {

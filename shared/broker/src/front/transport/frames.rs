@@ -28,6 +28,8 @@ pub(super) enum Violation {
     TooLarge,
     /// Anything else that RFC 6455 does not allow.
     Protocol,
+    /// Too many frames without data.
+    Flood,
 }
 
 impl Violation {
@@ -37,6 +39,7 @@ impl Violation {
             Self::Text => 1003,
             Self::TooLarge => 1009,
             Self::Protocol => 1002,
+            Self::Flood => 1008,
         }
     }
 
@@ -46,6 +49,7 @@ impl Violation {
             Self::Text => "ws_text_frame",
             Self::TooLarge => "ws_frame_too_large",
             Self::Protocol => "ws_protocol_error",
+            Self::Flood => "ws_flood",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! layers and in time by the caller.
 
 pub(super) mod frames;
+mod fruitless;
 mod listeners;
 mod rate;
 mod tls;

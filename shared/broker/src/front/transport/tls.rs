@@ -15,7 +15,8 @@ use ntex::rt::spawn;
 use ntex::util::BytesMut;
 use rustls::{Error, ServerConfig, ServerConnection};
 
-use crate::front::linger::{WriteHalf, linger_and_close};
+use super::fruitless::Fruitless;
+use crate::front::linger::{WriteHalf, linger_and_close, throw_away};
 
 #[derive(Debug)]
 pub(super) struct Tls {
@@ -26,6 +27,8 @@ pub(super) struct Tls {
     is_open: Cell<bool>,
     /// Bytes that came after the failure and were thrown away.
     thrown: Rc<Cell<usize>>,
+    /// Reads that gave no data.
+    fruitless: Fruitless,
 }
 
 /// Puts the layer on a socket and returns when the handshake is done.
@@ -36,6 +39,7 @@ pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> R
         failure: Cell::new(None),
         is_open: Cell::new(false),
         thrown: Rc::default(),
+        fruitless: Fruitless::new(),
     });
     loop {
         let flushed = io.flush(false).await;
@@ -92,11 +96,6 @@ impl Tls {
         Ok(closed)
     }
 
-    fn throw_away(&self, from: &mut BytesMut) {
-        self.thrown.set(self.thrown.get() + from.len());
-        from.clear();
-    }
-
     /// Writes what the session has to say by itself: handshake, alerts, key updates.
     fn flush(&self, buf: &FilterBuf<'_>) -> io::Result<()> {
         let session = &mut *self.session.borrow_mut();
@@ -125,15 +124,22 @@ impl FilterLayer for Tls {
         buf.with_read_buffers(|from, to| {
             let Some(from) = from else { return };
             if self.failure.get().is_some() {
-                return self.throw_away(from);
+                return throw_away(&self.thrown, from, buf.io());
             }
+            let had = to.len();
             match self.decrypt(from, to) {
+                Ok(false) if to.len() == had && self.is_open.get() && !self.fruitless.spend() => {
+                    // Records that hold nothing: see `Fruitless`.
+                    tracing::debug!("TLS: too many reads without data");
+                    crate::front::counters::rejected("tls_flood");
+                    buf.io().terminate();
+                }
                 Ok(false) => {}
                 Ok(true) => buf.io().close(),
                 Err(error) => {
                     tracing::debug!(%error, "TLS");
                     self.failure.set(Some(reason(&error)));
-                    self.throw_away(from);
+                    throw_away(&self.thrown, from, buf.io());
                     if self.is_open.get() {
                         // Who still sends can read the alert before the socket goes.
                         spawn(linger_and_close(

@@ -14,8 +14,9 @@ use ntex::rt::spawn;
 use ntex::util::BytesMut;
 
 use super::frames::{CLOSE_NORMAL, Piece, Reader, Violation, put_head};
+use super::fruitless::Fruitless;
 use crate::front::counters;
-use crate::front::linger::{WriteHalf, linger_and_close};
+use crate::front::linger::{WriteHalf, linger_and_close, throw_away};
 
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -30,6 +31,8 @@ struct Ws {
     closed: Cell<bool>,
     /// Bytes that came after the end and were thrown away.
     thrown: Rc<Cell<usize>>,
+    /// Frames without data.
+    fruitless: Fruitless,
 }
 
 /// Why nothing more is read.
@@ -46,6 +49,7 @@ pub(super) fn add(io: IoBoxed, frame_max: u64) -> IoBoxed {
         ended: Cell::new(false),
         closed: Cell::new(false),
         thrown: Rc::default(),
+        fruitless: Fruitless::new(),
     };
     Io::from(io).add_filter(layer).into()
 }
@@ -59,13 +63,27 @@ impl Ws {
                 return Ok(());
             };
             match piece {
+                Piece::Data([]) => self.spend()?,
                 Piece::Data(bytes) => to.extend_from_slice(bytes),
                 // Who reads nothing gets no pongs: they would pile up.
-                Piece::Ping(bytes) if !buf.io().is_wr_backpressure() => put(buf, PONG, bytes),
-                Piece::Ping(_) | Piece::Pong => {}
+                Piece::Ping(bytes) => {
+                    self.spend()?;
+                    if !buf.io().is_wr_backpressure() {
+                        put(buf, PONG, bytes);
+                    }
+                }
+                Piece::Pong => self.spend()?,
                 Piece::Close(code) => return Err(End::Closed(code)),
             }
             from.advance_to(taken);
+        }
+    }
+
+    fn spend(&self) -> Result<(), End> {
+        if self.fruitless.spend() {
+            Ok(())
+        } else {
+            Err(End::Refused(Violation::Flood))
         }
     }
 
@@ -115,8 +133,7 @@ impl FilterLayer for Ws {
                 self.end(buf, why);
             }
             if self.ended.get() {
-                self.thrown.set(self.thrown.get() + from.len());
-                from.clear();
+                throw_away(&self.thrown, from, buf.io());
             }
         });
         Ok(())

@@ -121,6 +121,29 @@ fn after_a_crash_qos1_that_may_have_been_sent_comes_with_dup_and_what_follows_do
     }
 }
 
+/// The end of a connection was once durable before the cursor, and said that the cursor was exact.
+/// [MQTT5-3.3.1-1]
+#[test]
+fn what_was_sent_right_before_the_connection_ended_comes_with_dup_after_a_crash() {
+    let mut world = World::new(edge());
+    let (reader, _) = world.join(persistent("reader"));
+    world.subscribe(reader, "log/#", 1);
+    let (publisher, _) = world.join(connect("publisher"));
+    world.publish(publisher, "log/a", "sent", 1);
+    world.settle();
+    let sent = world.messages(reader).remove(0);
+    world.cut(reader);
+    world.settle();
+    world.crash();
+    let (reader, present) = world.join(persistent("reader"));
+    assert!(present);
+    world.settle();
+    let again = world.messages(reader);
+    assert_eq!(again.len(), 1);
+    assert!(again[0].dup);
+    assert_eq!(again[0].packet_id, sent.packet_id);
+}
+
 /// A crash at any step of outbound QoS 2: the message is seen once, and completed.
 #[test]
 fn a_crash_at_any_step_of_qos2_shows_the_message_once() {
