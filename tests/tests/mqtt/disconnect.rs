@@ -263,13 +263,12 @@ fn what_was_sent_right_before_the_close_takes_effect() {
         for at in 0..20 {
             let mut hello = Connect::kept(target.version, unique("last-words").into_bytes());
             hello = hello.will(LastWill::new(format!("{topic}/will"), "will"));
+            let mut client = target.connect(&hello);
             let packets = [
-                hello.bytes(),
                 encode::subscribe(target.version, 1, &[("some/filter", 1)]),
                 encode::publish(target.version, &Publish::new(&format!("{topic}/{at}"), "last")),
                 hex("E000"),
             ];
-            let mut client = target.open();
             client.send(&packets.concat());
             drop(client);
             assert_eq!(watcher.expect_message("last").topic, format!("{topic}/{at}"));
