@@ -82,8 +82,54 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
         survey.catalog.insert(id, segment);
     }
     survey.stale_index.extend(seals.into_keys());
+    if !distrust {
+        drop_returned(engine, &mut survey)?;
+    }
     find_seams(&mut survey);
     Ok(survey)
+}
+
+/// Deletes again the segments that were trimmed and whose removal a power cut has undone, where it left a hole behind them. Else what
+/// is held would have a hole, and a reader would be told of missing records that were only trimmed.
+///
+/// They are told apart from damage by the index: a segment that has a successor is in it, from the commit on that made the
+/// successor, until it is trimmed.
+fn drop_returned(engine: &Engine, survey: &mut Survey) -> Result<(), HaltError> {
+    let catalog = &mut survey.catalog;
+    let mut returned = Vec::new();
+    for (number, track) in catalog.tracks.iter().enumerate() {
+        let id = TrackId(number as u32);
+        let end = |segment: &u64| {
+            let spans = &catalog.segments[segment].seal.spans;
+            spans.iter().find(|span| span.track == id).map(|span| span.end)
+        };
+        let is_trimmed = |segment: &u64| {
+            let is_acked = end(segment).is_some_and(|end| end <= track.acked.next());
+            is_acked && !track.sessions_only && !catalog.segments[segment].indexed
+        };
+        let held: Vec<(Seq, u64)> = track.segments.iter().copied().collect();
+        let front = held.iter().take_while(|(_, segment)| is_trimmed(segment)).count();
+        let before_hole =
+            held[..front]
+                .iter()
+                .zip(&held[1.min(held.len())..])
+                .rposition(|((_, segment), (next, _))| {
+                    end(segment).is_some_and(|end| end < *next) && *next <= track.acked.next()
+                });
+        returned.extend(
+            held.iter()
+                .take(before_hole.map_or(0, |at| at + 1))
+                .map(|(_, segment)| *segment),
+        );
+    }
+    for id in returned {
+        let Some(segment) = catalog.remove(id) else { continue };
+        tracing::warn!(segment = %segment.keyspace.name(), "a trimmed segment has come back without its neighbours: deleted again");
+        engine.delete_segment(segment.keyspace)?;
+        survey.unindexed.retain(|unindexed| *unindexed != id);
+        survey.dirty.retain(|(dirty, _)| *dirty != id);
+    }
+    Ok(())
 }
 
 /// Reads the index into the survey; returns what it says of sealed segments.
@@ -277,4 +323,74 @@ fn find_seams(survey: &mut Survey) {
         *first < *end && track.gap_at(*first).is_none()
     });
     survey.holes.sort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layout, StoreConfig};
+    use crate::{codec, testing};
+
+    const LANE: TrackId = TrackId(0);
+
+    /// A segment with one batch of ten records, and its number in the index where it is sealed.
+    fn segment(engine: &Engine, id: u64, first: u64, sealed: bool) {
+        let keyspace = engine.create_segment(id).unwrap();
+        let head = Head {
+            commit: CommitNumber(id),
+            first_index: 0,
+            count: 10,
+            epoch: fellbeck_core::Epoch(1),
+        };
+        let block = testing::block_of(10, 3);
+        let value = codec::encode(Layout::Edge, head, Seq(first), &block);
+        let mut batch = engine.batch();
+        batch.insert(&keyspace, entry_key(LANE, Seq(first)), value);
+        if sealed {
+            let found = Seal {
+                spans: vec![Span {
+                    track: LANE,
+                    first: Seq(first),
+                    end: Seq(first + 10),
+                }],
+                last_commit: CommitNumber(id),
+                ..Seal::default()
+            };
+            batch.insert(&engine.index, index::sealed(id), found.encode());
+        }
+        batch.commit().unwrap();
+    }
+
+    fn held(acked: u64, first_is_sealed: bool) -> Vec<u64> {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::edge(vec!["lane/default/0".into()]);
+        let engine = Engine::open(dir.path(), &config).unwrap();
+        segment(&engine, 1, 1, first_is_sealed);
+        segment(&engine, 3, 21, true);
+        segment(&engine, 4, 31, false);
+        let mut batch = engine.batch();
+        batch.insert(&engine.index, index::acked(LANE), acked.to_be_bytes());
+        batch.commit().unwrap();
+        let track = Track {
+            name: "lane/default/0".into(),
+            end: Seq(1),
+            ..Track::default()
+        };
+        let survey = survey(&engine, vec![track], false).unwrap();
+        survey.catalog.segments.keys().copied().collect()
+    }
+
+    /// Found by the power-cut rig: the cut undid the removal of the first segment and not that of the second, and a reader from the
+    /// front was told that the second was missing.
+    #[test]
+    fn a_trimmed_segment_that_came_back_without_its_neighbour_is_deleted_again() {
+        assert_eq!(held(35, false), [3, 4]);
+        assert_eq!(held(20, false), [3, 4], "acknowledged right up to what is held");
+    }
+
+    #[test]
+    fn a_segment_in_front_of_damage_stays() {
+        assert_eq!(held(35, true), [1, 3, 4], "the index has it: it was not trimmed");
+        assert_eq!(held(19, false), [1, 3, 4], "the hole is not acknowledged");
+    }
 }
