@@ -33,3 +33,13 @@ pub const DEFAULT_STREAM: &str = "stream/default/";
 
 /// Prefix of the tracks of the edge's default lane.
 pub const DEFAULT_LANE: &str = "lane/default/";
+
+/// What no node may say in its log after a mere power cut: nothing that was synced is gone, so nothing is missing or damaged.
+pub const DAMAGE: [&str; 6] = [
+    "moved away, beginning anew",
+    "that were synced are missing",
+    "damaged in the middle",
+    "is made anew",
+    "the store was damaged",
+    "panicked at",
+];
