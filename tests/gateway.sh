@@ -13,7 +13,7 @@ target=aarch64-unknown-linux-gnu
 
 [ "$(uname -m)" = x86_64 ] || { echo "gateway: only made on x86-64, skipped"; exit 0; }
 
-# apt with lists of its own, of both architectures.
+# apt with lists of its own, of both architectures: own_apt apt-get ARGUMENTS.
 own_apt() {
     local command=$1
     shift
@@ -74,7 +74,11 @@ EOF
 }
 
 build() {
-    [ -e "$kit/made-by" ] || { echo "gateway: there is no kit, run tests/gateway.sh kit"; exit 1; }
+    if [ ! -e "$kit/made-by" ]; then
+        echo "gateway: there is no kit (tests/gateway.sh kit), so no edge is built for it"
+        [ -z "${FELLBECK_GATEWAY_REQUIRED:-}" ]
+        return
+    fi
     # Another compiler than that of the workspace, so a target directory of its own.
     RUSTC=$kit/rustc RUSTFLAGS='' CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_TARGET_DIR=$home \

@@ -20,7 +20,7 @@ const LIFE: u64 = 20;
 /// Time under load before a cut, at most.
 const LOAD_MAX: Duration = Duration::from_millis(2500);
 /// Flushes under load before a cut that comes at a flush, at most.
-const FLUSHES_MAX: u64 = 300;
+const FLUSHES_MAX: u64 = 200;
 /// Time from the power to a cut during boot, at most.
 const BOOT_MAX: Duration = Duration::from_millis(6000);
 /// MiB of memory of the machine.
@@ -68,9 +68,48 @@ fn skip(reason: &str) {
     println!("skipped: no gateway can be made here ({reason})");
 }
 
+/// One cut, all of it from the seed.
+struct CutPlan {
+    /// The link is cut before.
+    offline: bool,
+    /// Clock of the power-on behind it.
+    clock: Clock,
+    /// Time under load.
+    span: Duration,
+    /// Flushes after which the power goes earlier.
+    flushes: Option<u64>,
+    how: FlashCut,
+    /// A second cut, while the machine boots.
+    again: Option<(Duration, FlashCut)>,
+}
+
+impl CutPlan {
+    fn random(rng: &mut StdRng) -> Self {
+        Self {
+            offline: rng.random_bool(0.3),
+            clock: [Clock::Host, Clock::Host, Clock::Dead][rng.random_range(0..3)],
+            span: rng.random_range(Duration::from_millis(20)..LOAD_MAX),
+            flushes: rng.random_bool(0.6).then(|| rng.random_range(0..FLUSHES_MAX)),
+            how: FlashCut::random(rng),
+            again: rng
+                .random_bool(0.2)
+                .then(|| (rng.random_range(Duration::ZERO..BOOT_MAX), FlashCut::random(rng))),
+        }
+    }
+}
+
+/// What was refused to a device.
+fn told(book: &DeviceBook) -> String {
+    format!(
+        "refused to {}: {:?} of {}",
+        book.device,
+        book.rejected,
+        book.sends.len()
+    )
+}
+
 struct Life {
     seed: u64,
-    rng: StdRng,
     cloud_twice: Reader,
     cloud_once: Reader,
     edge_twice: Reader,
@@ -106,7 +145,6 @@ impl Life {
             edge_twice: Reader::start(&ReaderPlan::all("edge-2", Version::V3, 2), &edge),
             devices: (0..DEVICES).map(|n| Device::start(plan(n), edge.clone())).collect(),
             seed,
-            rng,
             world,
         };
         life.devices.iter().for_each(|device| device.await_acked(1));
@@ -128,55 +166,57 @@ impl Life {
     }
 
     fn cut(&mut self, cut: u64) {
-        let how = FlashCut::random(&mut self.rng);
-        let offline = self.rng.random_bool(0.3);
-        let clock = [Clock::Host, Clock::Host, Clock::Dead][self.rng.random_range(0..3)];
+        let mut rng = StdRng::seed_from_u64(self.seed.rotate_left(32) ^ cut);
+        let plan = CutPlan::random(&mut rng);
         let mut context = format!("FELLBECK_GATEWAY_SEED={} cut {cut}", self.seed);
-        if offline {
+        if plan.offline {
             self.world.link.cut();
             context.push_str(", without the cloud");
         }
-        let moment = self.load();
-        let waiting = self.world.power_off(how, &mut self.rng);
-        context.push_str(&format!(", {moment}: {how:?} of {waiting} sectors"));
+        let moment = self.load(&plan);
+        let waiting = self.world.power_off(plan.how, &mut rng);
+        context.push_str(&format!(", {moment}: {:?} of {waiting} sectors", plan.how));
         // What was acknowledged by now is acknowledged for ever.
         let books: Vec<DeviceBook> = self.devices.iter().map(Device::book).collect();
         let acked: usize = books.iter().map(DeviceBook::acked_count).sum();
-        if self.rng.random_bool(0.2) {
-            let moment = self.rng.random_range(Duration::ZERO..BOOT_MAX);
-            let how = FlashCut::random(&mut self.rng);
-            self.world.power_on_for(clock, moment);
-            let waiting = self.world.power_off(how, &mut self.rng);
+        if let Some((moment, how)) = plan.again {
+            self.world.power_on_for(plan.clock, moment);
+            let waiting = self.world.power_off(how, &mut rng);
+            let after = moment.as_millis();
             context.push_str(&format!(
-                "; again {} ms after the power: {how:?} of {waiting} sectors",
-                moment.as_millis()
+                "; again {after} ms after the power: {how:?} of {waiting} sectors"
             ));
         }
-        let took = self.world.power_on(clock);
+        println!("{context}; clock {:?}, {acked} acknowledged", plan.clock);
+        let took = self.world.power_on(plan.clock);
         self.world.link.heal();
-        println!(
-            "{context}; clock {clock:?}, ready after {:.1} s, {acked} acknowledged",
-            took.as_secs_f64()
-        );
-        self.world.assert_undamaged(&context);
+        println!("ready after {:.1} s", took.as_secs_f64());
         self.await_all_acked(&books);
         self.world.assert_undamaged(&context);
+        let refused = self
+            .devices
+            .iter()
+            .map(Device::book)
+            .find(|book| !book.rejected.is_empty());
+        assert!(
+            refused.is_none(),
+            "{context}: {}",
+            refused.map_or(String::new(), |book| told(&book))
+        );
     }
 
     /// Lets the load run until the power shall go, or has gone at a flush.
-    fn load(&mut self) -> String {
-        let span = self.rng.random_range(Duration::from_millis(20)..LOAD_MAX);
-        let armed = self.rng.random_bool(0.5).then(|| self.rng.random_range(0..FLUSHES_MAX));
-        if let Some(flushes) = armed {
+    fn load(&mut self, plan: &CutPlan) -> String {
+        if let Some(flushes) = plan.flushes {
             self.world.flash.arm(flushes);
         }
-        let deadline = Instant::now() + span;
+        let deadline = Instant::now() + plan.span;
         wait::until_true("the time under load is over", wait::SOON, || {
             Instant::now() >= deadline || self.world.flash.has_failed()
         });
-        match armed {
+        match plan.flushes {
             Some(flushes) if self.world.flash.has_failed() => format!("at flush {flushes}"),
-            _ => format!("after {} ms", span.as_millis()),
+            _ => format!("after {} ms", plan.span.as_millis()),
         }
     }
 
@@ -218,7 +258,7 @@ impl Life {
             "nothing that was synced was lost, and yet a gap was declared"
         );
         for book in books {
-            assert!(book.rejected.is_empty(), "{}: {:?}", book.device, book.rejected);
+            assert!(book.rejected.is_empty(), "{}", told(book));
             assert_eq!(book.sessions_lost, 0, "{}: the edge forgot a session", book.device);
         }
         for (who, reader) in self.readers() {
