@@ -27,6 +27,7 @@ mod janitor;
 mod journal;
 mod key;
 mod keyed;
+mod ledger;
 mod memory;
 mod merge;
 mod pool;
@@ -50,6 +51,7 @@ pub use commit::{Append, Commit, Committed, Delete, Put, Space, Stored, Ticket, 
 pub use committed::{CommittedBlock, LogRead, TrackBlock};
 pub use config::{ConfigError, Layout, StoreConfig};
 pub use entry::{Gap, TrackBounds, TrackEntry, TrackRead};
+pub use ledger::{Counted, TrackLedger};
 pub use error::{OpenError, ReadError, SubmitError};
 pub use queue::Submitter;
 pub use report::OpenReport;
