@@ -20,7 +20,7 @@ use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, 
 use fellbeck_store::{OpenReport, Store, StoreConfig};
 use tokio::sync::watch;
 
-use crate::config::{Durability, EdgeConfig};
+use crate::config::EdgeConfig;
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
 use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
@@ -109,18 +109,17 @@ fn node_name(data_dir: &Path) -> String {
 }
 
 fn store_config(config: &EdgeConfig) -> StoreConfig {
-    let mut tracks: Vec<String> = config
-        .forward_rules()
-        .iter()
-        .map(|rule| track_name(&rule.lane))
-        .collect();
-    tracks.sort();
-    tracks.dedup();
+    let rules = config.forward_rules();
+    let mut policies: Vec<_> = rules.iter().map(|rule| (track_name(&rule.lane), rule.policy())).collect();
+    policies.sort_by(|one, other| one.0.cmp(&other.0));
+    policies.dedup_by(|one, other| one.0 == other.0);
+    let mut tracks: Vec<String> = policies.iter().map(|(track, _)| track.clone()).collect();
     let local = track_name(LOCAL_LANE);
     tracks.push(local.clone());
     StoreConfig {
         sessions_only: vec![local],
-        segment_bytes: config.store.segment.0,
+        policies,
+        segment_bytes: config.store.segment_bytes(),
         quota_bytes: Some(config.store.quota.0),
         grace_bytes: config.store.grace.0,
         session_pin_share: config.store.session_pin_share,
@@ -180,16 +179,15 @@ fn broker_parts(
 
 fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
     let rules = config.forward_rules().into_iter().map(|rule| {
-        // The only durability so far; the others come with the overflow policies.
-        let Durability::Fsync = rule.durability;
         let filter = Filter::parse(&rule.filter)
             .map_err(|error| ConfigError::invalid("forward.filter", &rule.filter, error.to_string()))?;
         let track = store
             .track(&track_name(&rule.lane))
             .expect("the store was opened with the lanes of the rules");
-        Ok(Rule { filter, track })
+        let terms = rule.terms();
+        Ok(Rule { filter, track, terms })
     });
-    Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?))
+    Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?, store.clone()))
 }
 
 fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Metrics) -> HttpParts {

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fellbeck_core::{CommitNumber, Epoch, Seq, TrackId};
+use fellbeck_core::{CommitNumber, DropReason, Epoch, Seq, TrackId};
 use fjall::Keyspace;
 
 use crate::entry::{Gap, TrackBounds};
 use crate::key::Seal;
-use crate::stats::TrackStats;
+use crate::policy::TrackPolicy;
+use crate::stats::{Level, TrackStats};
 
 /// Trimmed segments that a track remembers.
 const TRIMMED_MAX: usize = 256;
@@ -50,6 +51,14 @@ pub(crate) struct Track {
     pub(crate) trimmed: VecDeque<(CommitNumber, Seq)>,
     /// No uplink acknowledges it.
     pub(crate) sessions_only: bool,
+    /// What gives way when space runs out.
+    pub(crate) policy: TrackPolicy,
+    /// Edge: bytes of its segments.
+    pub(crate) bytes: u64,
+    /// Records set aside by topic, without a number yet.
+    pub(crate) aside: u64,
+    /// Records given up by policy that get their numbers, as a gap, later.
+    pub(crate) owed: u64,
 }
 
 #[derive(Default)]
@@ -98,6 +107,7 @@ impl Catalog {
                     "segments rise"
                 );
                 track.segments.push_back((span.first, id));
+                track.bytes += segment.seal.bytes;
             }
         }
         self.bytes += segment.seal.bytes;
@@ -110,6 +120,7 @@ impl Catalog {
         let state = &mut self.tracks[track.0 as usize];
         assert!(first >= state.end, "a sequence number is never reused (I5)");
         state.end = end;
+        state.bytes += appended.bytes;
         let segment = self
             .segments
             .get_mut(&appended.segment)
@@ -137,12 +148,24 @@ impl Catalog {
             let track = &mut self.tracks[span.track.0 as usize];
             let oldest = track.segments.pop_front().map(|(_, oldest)| oldest);
             assert_eq!(oldest, Some(id), "a track is trimmed from the front only");
+            track.bytes = track.bytes.saturating_sub(segment.seal.bytes);
             if track.trimmed.len() == TRIMMED_MAX {
                 track.trimmed.pop_front();
             }
             track.trimmed.push_back((segment.seal.last_commit, span.end));
         }
         Some(segment)
+    }
+
+    /// Notes a declared gap. One that goes on where another of its kind ends has the first number of that one.
+    pub(crate) fn declare(&mut self, track: TrackId, gap: Gap) {
+        let track = &mut self.tracks[track.0 as usize];
+        track.end = track.end.max(gap.last.next());
+        let at = track.gaps.partition_point(|known| known.first < gap.first);
+        match track.gaps.get_mut(at).filter(|known| known.first == gap.first) {
+            Some(known) => *known = gap,
+            None => track.gaps.insert(at, gap),
+        }
     }
 
     /// Moves the acknowledged position of a track forward.
@@ -201,6 +224,8 @@ impl Catalog {
                 held: (track.end.0 - track.first().0).saturating_sub(gap),
                 acked: track.acked,
                 gap,
+                aside: track.aside,
+                owed: track.owed,
             }
         };
         self.tracks.iter().map(stats).collect()
@@ -213,6 +238,7 @@ impl Track {
         Self {
             name: self.name.clone(),
             sessions_only: self.sessions_only,
+            policy: self.policy,
             end: Seq(1),
             ..Self::default()
         }
@@ -233,6 +259,41 @@ impl Track {
         };
         let to = self.trimmed.back().map_or(Seq(0), |(_, end)| *end);
         to.0.saturating_sub(from.0)
+    }
+
+    /// How full its own quota is.
+    pub(crate) fn level(&self) -> Level {
+        self.policy
+            .quota_bytes
+            .map_or(Level::Normal, |quota| Level::of(self.bytes, quota))
+    }
+
+    /// Size at which its segments are sealed: `most`, but small enough that a quota of its own holds several.
+    pub(crate) fn segment_bytes(&self, most: u64) -> u64 {
+        self.policy.quota_bytes.map_or(most, |quota| most.min(quota / 16))
+    }
+
+    /// What lies in `first..end` and in no known gap, rising.
+    pub(crate) fn undeclared(&self, first: Seq, end: Seq) -> Vec<(Seq, Seq)> {
+        let mut ranges = Vec::new();
+        let mut at = first;
+        for gap in self.gaps.iter().filter(|gap| gap.last >= first && gap.first < end) {
+            if at < gap.first {
+                ranges.push((at, gap.first));
+            }
+            at = at.max(gap.last.next());
+        }
+        if at < end {
+            ranges.push((at, end));
+        }
+        ranges
+    }
+
+    /// The gap of this reason that ends right before `first`.
+    pub(crate) fn gap_before(&self, first: Seq, reason: DropReason) -> Option<Gap> {
+        let at = self.gaps.partition_point(|gap| gap.last < first);
+        let before = self.gaps.get(at.checked_sub(1)?)?;
+        (before.last.next() == first && before.reason == reason).then_some(*before)
     }
 
     /// The known gap that covers `seq`.

@@ -23,6 +23,7 @@ use crate::error::{self, HaltError, OpenError};
 use crate::high_water::{HighWater, HighWaterFile};
 use crate::in_use::InUse;
 use crate::key::{gap_value, index};
+use crate::policy::TrackPolicy;
 use crate::report::OpenReport;
 use crate::shared::{Opened, Shared};
 use crate::survey::{Survey, survey};
@@ -155,8 +156,13 @@ fn number_tracks(dir: &Directory, config: &StoreConfig) -> Result<Vec<Track>, Op
         dir.replace(TRACKS, &bytes)?;
     }
     let acknowledged = |name: &String| config.layout == Layout::Edge && !config.sessions_only.contains(name);
+    let policy = |name: &String| {
+        let named = config.policies.iter().find(|(track, _)| track == name);
+        named.map_or_else(TrackPolicy::default, |(_, policy)| *policy)
+    };
     let track = |name: String| Track {
         sessions_only: !acknowledged(&name),
+        policy: policy(&name),
         name,
         end: Seq(1),
         ..Track::default()
@@ -319,6 +325,7 @@ fn plan(config: &StoreConfig, survey: &mut Survey) -> Plan {
         dirty: std::mem::take(&mut survey.dirty),
         unindexed,
         floor: survey.floor,
+        spares: std::mem::take(&mut survey.spares),
     }
 }
 

@@ -82,4 +82,8 @@ pub struct TrackStats {
     pub acked: Seq,
     /// Records inside declared gaps that are still held as such.
     pub gap: u64,
+    /// Records set aside by topic while space is short: stored, and given their numbers later.
+    pub aside: u64,
+    /// Records given up by policy whose gap is declared later.
+    pub owed: u64,
 }

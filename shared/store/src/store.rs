@@ -22,6 +22,7 @@ use crate::error::{OpenError, ReadError};
 use crate::in_use::InUse;
 use crate::janitor;
 use crate::keyed;
+use crate::policy::Admission;
 use crate::pool::{Pool, Request, Scan};
 use crate::queue::{Pace, Queue, Submitter};
 use crate::recovery::{self, Recovered};
@@ -216,6 +217,12 @@ impl Store {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.0.shared.pressure()
+    }
+
+    /// Whether a new record of the track is taken now, by its policy. Cheap.
+    #[must_use]
+    pub fn admission(&self, track: TrackId) -> Admission {
+        self.0.shared.admission(track)
     }
 
     /// Counts for metrics and status pages.

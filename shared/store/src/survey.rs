@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fellbeck_core::{CommitNumber, Seq, TrackId};
+use fellbeck_core::{CommitNumber, DropReason, Seq, TrackId};
 use fjall::Keyspace;
 
 use crate::catalog::{Catalog, Segment, Span, Track};
@@ -15,6 +15,7 @@ use crate::error::{HaltError, is_refusal};
 use crate::key::{self, Head, Seal, entry_key, index, parse_entry_key};
 use crate::segment::behind;
 use crate::writer::now_ms;
+use crate::writer::spare::{self, Spare};
 
 /// Missing numbers of a track: the first, and the one behind the last.
 pub(crate) type Hole = (TrackId, Seq, Seq);
@@ -33,6 +34,8 @@ pub(crate) struct Survey {
     pub(crate) stale_index: Vec<u64>,
     /// Segments with records in memory tables.
     pub(crate) dirty: Vec<(u64, u64)>,
+    /// What is set aside by topic, per track.
+    pub(crate) spares: Vec<Spare>,
     /// Above all numbers in use.
     pub(crate) next_segment: u64,
 }
@@ -82,11 +85,46 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
         survey.catalog.insert(id, segment);
     }
     survey.stale_index.extend(seals.into_keys());
+    drop_given_up(engine, &mut survey)?;
+    let owed: Vec<u64> = survey.catalog.tracks.iter().map(|track| track.owed).collect();
+    survey.spares = spare::restore(&engine.spare, &owed)?;
+    for (track, spare) in survey.catalog.tracks.iter_mut().zip(&survey.spares) {
+        track.aside = spare.len() as u64;
+    }
     if !distrust {
         drop_returned(engine, &mut survey)?;
     }
     find_seams(&mut survey);
     Ok(survey)
+}
+
+/// Deletes the segments that were given up by policy: the gap that says so was synced, and a crash or a power cut kept the files.
+fn drop_given_up(engine: &Engine, survey: &mut Survey) -> Result<(), HaltError> {
+    let catalog = &mut survey.catalog;
+    let mut given_up = Vec::new();
+    for track in &catalog.tracks {
+        let is_given_up = |(first, id): &&(Seq, u64)| {
+            let spans = &catalog.segments[id].seal.spans;
+            let end = spans.last().map_or(*first, |span| span.end);
+            let unacked = track.acked.next().max(*first);
+            let by_policy = |gap: &Gap| gap.reason == DropReason::DropOldest && gap.last >= unacked && gap.first < end;
+            track.gaps.iter().any(by_policy) && track.undeclared(unacked, end).is_empty()
+        };
+        given_up.extend(track.segments.iter().take_while(is_given_up).map(|(_, id)| *id));
+    }
+    for id in given_up {
+        let Some(segment) = catalog.remove(id) else { continue };
+        tracing::info!(segment = %segment.keyspace.name(), "given up before the restart: deleted now");
+        engine.delete_segment(segment.keyspace)?;
+        survey.unindexed.retain(|unindexed| *unindexed != id);
+        survey.dirty.retain(|(dirty, _)| *dirty != id);
+        survey.holes.retain(|(track, first, end)| {
+            let spans = &segment.seal.spans;
+            !spans.iter().any(|span| span.track == *track && span.first <= *first && *end <= span.end)
+        });
+        survey.stale_index.push(id);
+    }
+    Ok(())
 }
 
 /// Deletes again the segments that were trimmed and whose removal a power cut has undone, where it left a hole behind them. Else what
@@ -145,6 +183,12 @@ fn read_index(engine: &Engine, survey: &mut Survey) -> Result<BTreeMap<u64, Seal
                 let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
                 if let (Some(track), Some(acked)) = (track, index::number(&value)) {
                     track.acked = Seq(acked);
+                }
+            }
+            index::OWED => {
+                let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
+                if let (Some(track), Some(owed)) = (track, index::number(&value)) {
+                    track.owed = owed;
                 }
             }
             index::END => {

@@ -5,7 +5,10 @@
 //! sealing. Any error or panic halts the store: nothing that did not commit is ever answered (I1).
 
 mod age;
+mod draft;
 mod housekeeping;
+mod shed;
+pub(crate) mod spare;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,9 +17,11 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fellbeck_core::{CommitNumber, RecordBlock, Seq, TrackId, limits};
-use fjall::{Keyspace, OwnedWriteBatch};
+use fjall::Keyspace;
 
 use self::age::AgeClock;
+use self::draft::Draft;
+use self::spare::Spare;
 use crate::catalog::{Appended, Segment, Span};
 use crate::codec;
 use crate::commit::Committed;
@@ -45,6 +50,8 @@ pub(crate) struct Plan {
     /// Sealed segments that the index does not know yet.
     pub(crate) unindexed: Vec<u64>,
     pub(crate) floor: Option<CommitNumber>,
+    /// What is set aside by topic, per track.
+    pub(crate) spares: Vec<Spare>,
 }
 
 pub(crate) struct Writer {
@@ -61,6 +68,10 @@ pub(crate) struct Writer {
     obsolete: Vec<Vec<u8>>,
     floor: Option<CommitNumber>,
     age: AgeClock,
+    /// What is set aside by topic, per track.
+    spares: Vec<Spare>,
+    /// Segments are being given up; said once.
+    shedding: bool,
     meters: Meters,
 }
 
@@ -72,40 +83,20 @@ struct Active {
     since: Instant,
 }
 
+/// What a commit has written.
+struct Written {
+    appended: Vec<Appended>,
+    bytes: u64,
+    /// Something may have become free to trim.
+    progressed: bool,
+}
+
 struct Meters {
     commits: metrics::Counter,
     records: metrics::Counter,
     bytes: metrics::Counter,
     seconds: metrics::Histogram,
 }
-
-/// A commit while it is put together.
-struct Draft {
-    batch: OwnedWriteBatch,
-    commit: CommitNumber,
-    bytes: u64,
-    /// Index of the next record within the commit.
-    index: u32,
-    appended: Vec<Appended>,
-    tracks: Vec<TrackBlock>,
-}
-
-impl Draft {
-    fn put(&mut self, keyspace: &Keyspace, key: impl Into<fjall::UserKey>, value: Vec<u8>) {
-        let key = key.into();
-        self.bytes += (key.len() + value.len() + JOURNAL_ITEM_BYTES) as u64;
-        self.batch.insert(keyspace, key, value);
-    }
-
-    fn remove(&mut self, keyspace: &Keyspace, key: impl Into<fjall::UserKey>) {
-        let key = key.into();
-        self.bytes += (key.len() + JOURNAL_ITEM_BYTES) as u64;
-        self.batch.remove(keyspace, key);
-    }
-}
-
-/// What the engine's journal adds to an item.
-const JOURNAL_ITEM_BYTES: usize = 21;
 
 impl Writer {
     pub(crate) fn new(
@@ -142,6 +133,8 @@ impl Writer {
             obsolete: Vec::new(),
             floor: plan.floor,
             age: AgeClock::default(),
+            spares: plan.spares,
+            shedding: false,
             meters: Meters {
                 commits: metrics::counter!("fellbeck_store_commits_total"),
                 records: metrics::counter!("fellbeck_store_records_total"),
@@ -172,9 +165,11 @@ impl Writer {
             if now >= round {
                 let wall = self.age.look(now, now_ms());
                 self.trim(wall.filter(|_| ageing));
+                self.make_room()?;
                 round = now + AGE_ROUND;
             }
-            match self.queue.collect(last_start, ageing.then_some(round)) {
+            let looks = ageing || self.is_sparing() || self.shedding;
+            match self.queue.collect(last_start, looks.then_some(round)) {
                 Group::Work(group) => {
                     let start = Instant::now();
                     last_start = Some(start);
@@ -199,17 +194,13 @@ impl Writer {
             answer(group, self.shared.newest());
             return Ok(false);
         }
-        let commit = self.shared.newest().next();
-        let mut draft = Draft {
-            batch: self.engine.batch(),
-            commit,
-            bytes: 0,
-            index: 0,
-            appended: Vec::new(),
-            tracks: Vec::new(),
-        };
+        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        let commit = draft.commit;
         for (track, blocks) in std::mem::take(&mut merged.appends) {
-            self.append(&mut draft, track, blocks)?;
+            let blocks = self.spare(&mut draft, track, blocks);
+            if !blocks.is_empty() {
+                self.append(&mut draft, track, blocks)?;
+            }
         }
         for (space, key, value) in merged.keyed.drain(..) {
             let keyspace = self.engine.space(space);
@@ -218,31 +209,60 @@ impl Writer {
                 None => draft.remove(keyspace, key),
             }
         }
-        self.note_progress(&mut draft, &merged);
+        let written = self.write(draft, &merged)?;
+        answer(group, commit);
+        self.tidy(&written)?;
+        if written.progressed || self.pressed() {
+            self.trim(None);
+            self.make_room()?;
+        }
+        Ok(true)
+    }
+
+    /// Makes a draft durable, then shows it: catalog, tail, newest commit.
+    fn write(&mut self, mut draft: Draft, merged: &Merged) -> Result<Written, HaltError> {
+        self.note_progress(&mut draft, merged);
         let Draft {
             batch,
+            commit,
             bytes,
             index,
             appended,
             tracks,
-            ..
+            declared,
+            set_aside,
         } = draft;
         self.wait_for_room()?;
         batch.commit()?;
 
-        let progressed = self.publish(&appended, &merged, commit);
+        {
+            let mut catalog = self.shared.catalog_mut();
+            for (track, aside, owed) in set_aside {
+                let track = &mut catalog.tracks[track.0 as usize];
+                (track.aside, track.owed) = (aside, owed);
+            }
+        }
+        let progressed = self.publish(&appended, merged, commit);
+        if !declared.is_empty() {
+            let mut catalog = self.shared.catalog_mut();
+            declared.into_iter().for_each(|(track, gap)| catalog.declare(track, gap));
+        }
         if !tracks.is_empty() {
             self.shared.tail.push(Arc::new(CommittedBlock { commit, tracks }));
         }
         self.shared.newest.send_replace(commit);
-        answer(group, commit);
         self.count(bytes, index);
+        Ok(Written {
+            appended,
+            bytes,
+            progressed,
+        })
+    }
+
+    /// What follows a commit: sealing and memory tables.
+    fn tidy(&mut self, written: &Written) -> Result<(), HaltError> {
         self.seal_full()?;
-        self.tidy_memory(&appended, bytes)?;
-        if progressed || self.pressed() {
-            self.trim(None);
-        }
-        Ok(true)
+        self.tidy_memory(&written.appended, written.bytes)
     }
 
     /// Removes acknowledgements and floors that move nothing, and refuses impossible ones.
