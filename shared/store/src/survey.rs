@@ -120,7 +120,9 @@ fn drop_given_up(engine: &Engine, survey: &mut Survey) -> Result<(), HaltError> 
         survey.dirty.retain(|(dirty, _)| *dirty != id);
         survey.holes.retain(|(track, first, end)| {
             let spans = &segment.seal.spans;
-            !spans.iter().any(|span| span.track == *track && span.first <= *first && *end <= span.end)
+            !spans
+                .iter()
+                .any(|span| span.track == *track && span.first <= *first && *end <= span.end)
         });
         survey.stale_index.push(id);
     }

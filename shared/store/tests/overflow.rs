@@ -23,7 +23,7 @@ fn policy(overflow: Overflow, priority: u8) -> TrackPolicy {
     TrackPolicy {
         overflow,
         priority,
-        quota_bytes: None,
+        ..TrackPolicy::default()
     }
 }
 
@@ -133,7 +133,10 @@ fn fill(dir: &Path, bulk: Overflow, records: u64) -> (Node, u64, u64) {
     for n in 0..records {
         taken += u64::from(offer(&mut node, BULK, n));
         if n % 60 == 0 {
-            assert!(offer(&mut node, ALARM, 1_000_000 + n), "an alarm is taken while bulk gives way");
+            assert!(
+                offer(&mut node, ALARM, 1_000_000 + n),
+                "an alarm is taken while bulk gives way"
+            );
             alarms += 1;
         }
         if n % 700 == 699 {
@@ -153,7 +156,12 @@ fn fill(dir: &Path, bulk: Overflow, records: u64) -> (Node, u64, u64) {
 /// What is drained is what was taken; alarms are whole and in order.
 fn check(node: &mut Node, taken: u64, alarms: u64) -> Seen {
     let bulk = drain(node, BULK);
-    assert_eq!(bulk.payloads.len() as u64 + bulk.gap_records(), taken, "{:?}", bulk.gaps);
+    assert_eq!(
+        bulk.payloads.len() as u64 + bulk.gap_records(),
+        taken,
+        "{:?}",
+        bulk.gaps
+    );
     assert_eq!(bulk.next, taken + 1, "each record that was taken has one number");
     let alarm = drain(node, ALARM);
     let expected: Vec<Vec<u8>> = (0..alarms).map(|n| noise(1_000_000 + 60 * n)).collect();
@@ -182,7 +190,11 @@ fn drop_new_and_reject_give_up_nothing_that_was_taken() {
         let dir = tempfile::tempdir().unwrap();
         let (mut node, taken, alarms) = fill(dir.path(), overflow, 800);
         let turned_away = overflow == Overflow::DropNew;
-        let expected = if turned_away { Admission::TurnAway } else { Admission::HoldBack };
+        let expected = if turned_away {
+            Admission::TurnAway
+        } else {
+            Admission::HoldBack
+        };
         assert_eq!(node.store.admission(BULK), expected);
         assert!(taken > 250 && taken < 750, "{taken}");
         let bulk = check(&mut node, taken, alarms);
@@ -200,7 +212,10 @@ fn keep_latest_keeps_the_newest_of_each_topic_behind_what_was_logged_before() {
     let bulk = check(&mut node, taken, alarms);
     assert_eq!(bulk.gaps.keys().copied().collect::<Vec<_>>(), [DropReason::KeepLatest]);
     let newest: Vec<Vec<u8>> = (1495..1500).map(noise).collect();
-    assert!(bulk.payloads.ends_with(&newest), "the newest of each topic, in their order");
+    assert!(
+        bulk.payloads.ends_with(&newest),
+        "the newest of each topic, in their order"
+    );
     let logged = bulk.payloads.len() - 5;
     assert!(bulk.payloads[..logged] == (0..logged as u64).map(noise).collect::<Vec<_>>());
 }
@@ -213,7 +228,12 @@ fn thin_keeps_one_per_topic_and_interval() {
     assert_eq!(taken, 1500);
     let bulk = check(&mut node, taken, alarms);
     assert_eq!(bulk.gaps.keys().copied().collect::<Vec<_>>(), [DropReason::Thin]);
-    let logged = bulk.payloads.iter().zip(0u64..).take_while(|(payload, n)| **payload == noise(*n)).count();
+    let logged = bulk
+        .payloads
+        .iter()
+        .zip(0u64..)
+        .take_while(|(payload, n)| **payload == noise(*n))
+        .count();
     let thinned = &bulk.topics[logged..];
     // Once when sparing began, and once more behind each of the two restarts.
     assert!((5..=15).contains(&thinned.len()), "{thinned:?}");
