@@ -287,6 +287,51 @@ fn a_policy_that_is_taken_back_brings_back_what_was_set_aside() {
 }
 
 #[test]
+fn a_track_in_memory_gives_up_its_oldest_and_names_it_and_its_numbers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || {
+        let mut config = config(Overflow::DropOldest);
+        config.policies[0].1.memory_bytes = Some(20_000);
+        config
+    };
+    let mut node = Node::open(dir.path(), config());
+    for n in 0..300 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    let journal = node.store.stats().journal_bytes;
+    for n in 300..600 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    assert_eq!(node.store.stats().journal_bytes, journal, "nothing is written");
+    assert_eq!(node.store.stats().segment_bytes, 0);
+    node.store.close();
+    let mut node = Node::open(dir.path(), config());
+    assert!(!node.report.is_damaged());
+    for n in 600..610 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    let bulk = drain(&mut node, BULK);
+    assert_eq!(
+        bulk.gaps.get(&DropReason::Volatile),
+        Some(&600),
+        "closed in order: exactly what was there"
+    );
+    assert_eq!(bulk.payloads, (600..610).map(noise).collect::<Vec<_>>());
+    for n in 610..900 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    let gaps = node.track_from(BULK, 1).1;
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    let held = node.track_from(BULK, 1).0;
+    assert!(
+        held.len() > 40 && held.len() < 100 && held.last().unwrap().0 == 900,
+        "{}",
+        held.len()
+    );
+    assert_eq!(gaps[0], (611, held[0].0 - 1));
+}
+
+#[test]
 fn lanes_that_are_acknowledged_and_open_do_not_hold_the_quota() {
     let dir = tempfile::tempdir().unwrap();
     let tracks: Vec<String> = (0..20).map(|n| format!("lane/{n}/0")).collect();
