@@ -13,6 +13,7 @@ mod command;
 mod device;
 pub mod disk;
 pub mod fuzz;
+pub mod gateway;
 mod hostile;
 mod http;
 mod ledger;

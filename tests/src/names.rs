@@ -19,6 +19,9 @@ pub const PROTOCOL_ERRORS: &str = "fellbeck_broker_protocol_errors_total";
 /// Counter in the cloud: records that came over the link and were there already.
 pub const LINK_DUPLICATES: &str = "fellbeck_link_duplicates_total";
 
+/// Counter in the cloud: records that a device had sent before, by their device message ID.
+pub const DEVICE_DUPLICATES: &str = "fellbeck_link_device_duplicates_total";
+
 /// Gauge on the edge: 1 while the link to the cloud is up.
 pub const LINK_UP: &str = "fellbeck_link_connected";
 
@@ -39,3 +42,13 @@ pub const DEFAULT_STREAM: &str = "stream/default/";
 
 /// Prefix of the tracks of the edge's default lane.
 pub const DEFAULT_LANE: &str = "lane/default/";
+
+/// What no node may say in its log after a mere power cut: nothing that was synced is gone, so nothing is missing or damaged.
+pub const DAMAGE: [&str; 6] = [
+    "moved away, beginning anew",
+    "that were synced are missing",
+    "damaged in the middle",
+    "is made anew",
+    "the store was damaged",
+    "panicked at",
+];

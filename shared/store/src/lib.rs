@@ -28,6 +28,7 @@ mod janitor;
 mod journal;
 mod key;
 mod keyed;
+mod ledger;
 mod memory;
 mod merge;
 pub mod policy;
@@ -53,6 +54,7 @@ pub use commit::{Append, Commit, Committed, Delete, Put, Space, Stored, Ticket, 
 pub use committed::{CommittedBlock, LogRead, TrackBlock};
 pub use config::{ConfigError, Layout, StoreConfig};
 pub use entry::{Gap, TrackBounds, TrackEntry, TrackRead};
+pub use ledger::{Counted, TrackLedger};
 pub use error::{OpenError, ReadError, SubmitError};
 pub use policy::{Admission, Overflow, TrackPolicy};
 pub use queue::Submitter;

@@ -98,6 +98,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// A way to submit, and the channel on which its submissions are answered, in order.
     ///
     /// At most `outstanding_max` submissions may be unanswered, or answered but not yet received. An answer is only ever

@@ -6,6 +6,7 @@
 mod away;
 mod contracts;
 mod demo;
+mod device_ids;
 mod flow;
 mod harness;
 mod hostile;
