@@ -13,6 +13,8 @@ use fellbeck_ops::logging::LogConfig;
 use fellbeck_store::{Overflow, TrackPolicy};
 use serde::{Deserialize, Serialize};
 
+/// Memory of a lane whose messages are never written, where the rule has no `quota`.
+const MEMORY_LANE: u64 = 4 << 20;
 /// Segments that the quota holds at least.
 const SEGMENTS_MIN: u64 = 16;
 
@@ -101,6 +103,10 @@ pub(crate) struct StoreSettings {
     pub(crate) quota: ByteSize,
     /// Size at which a segment is sealed; space comes back in segments.
     pub(crate) segment: ByteSize,
+    /// Free space of the file system below which nothing more is accepted.
+    pub(crate) reserve: ByteSize,
+    /// Bytes that the flash can take over its life, from its data sheet (TBW). Without it no life is estimated.
+    pub(crate) endurance: Option<ByteSize>,
     /// Acked batches kept for a cloud that was restored to an older state; dropped first when space is short.
     pub(crate) grace: ByteSize,
     /// Share of the quota that lagging persistent sessions may hold.
@@ -114,6 +120,8 @@ impl Default for StoreSettings {
         Self {
             quota: ByteSize(1 << 30),
             segment: ByteSize(8 << 20),
+            reserve: ByteSize(192 << 20),
+            endurance: None,
             grace: ByteSize(64 << 20),
             session_pin_share: 0.25,
             tail: ByteSize(4 << 20),
@@ -184,6 +192,8 @@ pub(crate) enum Durability {
     Fsync,
     /// Acknowledged at once, on flash within a second.
     Interval,
+    /// Acknowledged at once and never written: gone when the process ends.
+    Memory,
 }
 
 impl EdgeConfig {
@@ -213,6 +223,10 @@ impl EdgeConfig {
         ranged("uplink.read_ahead", self.uplink.read_ahead.0, (64 << 10)..=(1 << 30))?;
         ranged("store.quota", self.store.quota.0, (4 << 20)..=(1 << 50))?;
         ranged("store.segment", self.store.segment.0, (64 << 10)..=(1 << 30))?;
+        ranged("store.reserve", self.store.reserve.0, (4 << 20)..=(1 << 40))?;
+        if let Some(endurance) = self.store.endurance {
+            ranged("store.endurance", endurance.0, (1 << 30)..=(1 << 60))?;
+        }
         ranged("store.grace", self.store.grace.0, 0..=(1 << 40))?;
         ranged("store.tail", self.store.tail.0, (64 << 10)..=(1 << 30))?;
         if !(0.0..=0.9).contains(&self.store.session_pin_share) {
@@ -268,6 +282,7 @@ impl ForwardRule {
     /// How the store treats the lane.
     pub(crate) fn policy(&self) -> TrackPolicy {
         let interval = Duration::from_millis(self.thin_interval_ms);
+        let is_memory = self.durability == Durability::Memory;
         let overflow = match self.overflow {
             OverflowRule::Reject => Overflow::Reject,
             OverflowRule::DropNew => Overflow::DropNew,
@@ -278,7 +293,8 @@ impl ForwardRule {
         TrackPolicy {
             overflow,
             priority: self.priority,
-            quota_bytes: self.quota.map(|quota| quota.0),
+            quota_bytes: self.quota.filter(|_| !is_memory).map(|quota| quota.0),
+            memory_bytes: is_memory.then(|| self.quota.map_or(MEMORY_LANE, |quota| quota.0)),
         }
     }
 
@@ -299,6 +315,15 @@ impl ForwardRule {
         ranged("forward.thin_interval_ms", self.thin_interval_ms, 10..=86_400_000)?;
         if let Some(ttl_secs) = self.ttl_secs {
             ranged("forward.ttl_secs", u64::from(ttl_secs), 1..=u64::from(u32::MAX - 1))?;
+        }
+        let is_sparing = matches!(self.overflow, OverflowRule::KeepLatest | OverflowRule::Thin);
+        if self.durability == Durability::Memory && is_sparing {
+            let reason = "a lane with durability `memory` has `reject`, `drop-new` or `drop-oldest`";
+            return Err(ConfigError::invalid(
+                "forward.overflow",
+                format!("{:?}", self.overflow),
+                reason,
+            ));
         }
         if let Some(quota) = self.quota {
             ranged("forward.quota", quota.0, (1 << 20)..=(1 << 50))?;

@@ -28,6 +28,12 @@ pub const LINK_UP: &str = "fellbeck_link_connected";
 /// Counter in the cloud: gaps declared and stored.
 pub const LINK_GAPS: &str = "fellbeck_link_gaps_total";
 
+/// Counter in the cloud: records that those gaps name.
+pub const GAP_RECORDS: &str = "fellbeck_link_gap_records_total";
+
+/// Counter on the edge (label `reason`): records given up by the policy of their lane.
+pub const DROPPED: &str = "fellbeck_store_dropped_records_total";
+
 /// Config key of the edge's byte quota.
 pub const QUOTA_KEY: &str = "store.quota";
 

@@ -75,6 +75,8 @@ reasons! {
     KeepLatest = 17 "keep_latest",
     /// Space ran out, and the policy of the lane keeps one per topic and interval.
     Thin = 18 "thin",
+    /// Only ever in memory, and the process ended: numbers of such records, of which some may not have been used.
+    Volatile = 19 "volatile",
 }
 
 impl fmt::Display for DropReason {

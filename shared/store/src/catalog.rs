@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fellbeck_core::{CommitNumber, DropReason, Epoch, Seq, TrackId};
+use fellbeck_core::{Batch, CommitNumber, DropReason, Epoch, Seq, TrackId};
 use fjall::Keyspace;
 
 use crate::entry::{Gap, TrackBounds};
 use crate::key::Seal;
 use crate::policy::TrackPolicy;
+use crate::ring::Ring;
 use crate::stats::{Level, TrackStats};
 
 /// Trimmed segments that a track remembers.
@@ -55,6 +56,8 @@ pub(crate) struct Track {
     pub(crate) policy: TrackPolicy,
     /// Edge: bytes of its segments.
     pub(crate) bytes: u64,
+    /// Records that are never written, of a track whose policy says so.
+    pub(crate) ring: Ring,
     /// Records set aside by topic, without a number yet.
     pub(crate) aside: u64,
     /// Records given up by policy that get their numbers, as a gap, later.
@@ -157,6 +160,17 @@ impl Catalog {
         Some(segment)
     }
 
+    /// Notes a batch that is never written.
+    pub(crate) fn keep_in_memory(&mut self, track: TrackId, batch: Batch) {
+        let track = &mut self.tracks[track.0 as usize];
+        assert!(
+            batch.header.first >= track.end,
+            "a sequence number is never reused (I5)"
+        );
+        track.end = batch.last().next();
+        track.ring.push(batch);
+    }
+
     /// Notes a declared gap. One that goes on where another of its kind ends has the first number of that one.
     pub(crate) fn declare(&mut self, track: TrackId, gap: Gap) {
         let track = &mut self.tracks[track.0 as usize];
@@ -173,12 +187,13 @@ impl Catalog {
         let track = &mut self.tracks[track.0 as usize];
         assert!(acked < track.end, "nothing is acknowledged before it was appended (I2)");
         track.acked = track.acked.max(acked);
+        track.ring.forget(track.acked.next());
     }
 
     /// Forgets the gaps of a track that nobody will ask for any more, and names their first numbers.
     pub(crate) fn prune_gaps(&mut self, id: TrackId) -> Vec<Seq> {
         let track = &mut self.tracks[id.0 as usize];
-        let held = track.segments.front().map_or(track.end, |(first, _)| *first);
+        let held = track.first_held();
         let acked = if track.sessions_only {
             Seq(u64::MAX)
         } else {
@@ -246,8 +261,14 @@ impl Track {
 
     /// First record or gap still held; `end` when there is neither.
     pub(crate) fn first(&self) -> Seq {
-        let held = self.segments.front().map_or(self.end, |(first, _)| *first);
+        let held = self.first_held();
         self.gaps.first().map_or(held, |gap| gap.first.min(held))
+    }
+
+    /// First record still held; `end` when there is none.
+    pub(crate) fn first_held(&self) -> Seq {
+        let in_memory = self.ring.first().unwrap_or(self.end);
+        self.segments.front().map_or(in_memory, |(first, _)| *first)
     }
 
     /// Numbers trimmed that a reader at `commit` had still to see: exact at the seams of segments, else a lower bound.
@@ -264,8 +285,10 @@ impl Track {
     /// How full its own quota is.
     pub(crate) fn level(&self) -> Level {
         self.policy
-            .quota_bytes
-            .map_or(Level::Normal, |quota| Level::of(self.bytes, quota))
+            .memory_bytes
+            .map(|max| Level::of(self.ring.bytes(), max))
+            .or_else(|| Some(Level::of(self.bytes, self.policy.quota_bytes?)))
+            .unwrap_or_default()
     }
 
     /// Size at which its segments are sealed: `most`, but small enough that a quota of its own holds several.

@@ -66,6 +66,8 @@ pub struct StoreConfig {
     /// Bytes that records and keyed values may take. `None`: only the free space of the disk bounds them. Journals come on
     /// top: up to 192 MiB.
     pub quota_bytes: Option<u64>,
+    /// Free space of the file system below which nothing more is accepted: room for journals and the files of two segments.
+    pub reserve_bytes: u64,
     /// Cloud: oldest segments go when all segments are larger than this.
     pub retention_bytes: Option<u64>,
     /// Cloud: segments go when their newest record is older than this.
@@ -109,6 +111,7 @@ impl StoreConfig {
             lazy_max: Duration::from_secs(1),
             submit_bytes_max: 32 * MIB as usize,
             quota_bytes: None,
+            reserve_bytes: 192 * MIB,
             retention_bytes: None,
             retention_age: None,
             grace_bytes: 64 * MIB,

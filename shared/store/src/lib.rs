@@ -8,6 +8,7 @@
 
 #![deny(missing_docs)]
 
+mod ballast;
 mod catalog;
 mod codec;
 pub mod commit;
@@ -37,6 +38,7 @@ mod read_log;
 mod read_track;
 mod recovery;
 pub mod report;
+mod ring;
 mod segment;
 mod shared;
 pub mod stats;
@@ -54,8 +56,8 @@ pub use config::{ConfigError, Layout, StoreConfig};
 pub use entry::{Gap, TrackBounds, TrackEntry, TrackRead};
 pub use ledger::{Counted, TrackLedger};
 pub use error::{OpenError, ReadError, SubmitError};
-pub use queue::Submitter;
 pub use policy::{Admission, Overflow, TrackPolicy};
+pub use queue::Submitter;
 pub use report::OpenReport;
 pub use stats::{Level, Pressure, StoreStats, TrackStats};
 pub use store::{Store, open};

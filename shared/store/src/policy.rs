@@ -35,6 +35,9 @@ pub struct TrackPolicy {
     pub priority: u8,
     /// Bytes that the segments of this track may take; `None`: only the quota of the store bounds them.
     pub quota_bytes: Option<u64>,
+    /// Bytes of records that are kept in memory and never written; `None`: they are written. Such a track takes `Reject`, `DropNew` or
+    /// `DropOldest`, and has no quota.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Whether a new record is taken.
@@ -63,11 +66,20 @@ impl Admission {
 impl TrackPolicy {
     /// `store`, `track`: how full they are. `lowest`: least priority of all tracks that have a policy.
     pub(crate) fn admission(&self, store: Level, track: Level, lowest: u8) -> Admission {
+        let store = if self.memory_bytes.is_some() {
+            Level::Normal
+        } else {
+            store
+        };
         let is_short = match self.overflow {
             // They make room for themselves, while there is something to give up.
             Overflow::DropOldest | Overflow::KeepLatest | Overflow::Thin { .. } => store.max(track) == Level::Full,
             Overflow::Reject | Overflow::DropNew => {
-                let reserved = if self.priority > lowest { Level::Full } else { Level::High };
+                let reserved = if self.priority > lowest {
+                    Level::Full
+                } else {
+                    Level::High
+                };
                 store >= reserved || track >= Level::High
             }
         };
@@ -92,7 +104,7 @@ mod tests {
         let policy = TrackPolicy {
             overflow,
             priority,
-            quota_bytes: None,
+            ..TrackPolicy::default()
         };
         [Level::Normal, Level::High, Level::Full]
             .map(|level| policy.admission(level, Level::Normal, 1))

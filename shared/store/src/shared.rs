@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) tail: Tail,
     /// Newest durable commit. Moved by the writer after the sync, behind the tail and the catalog.
     pub(crate) newest: watch::Sender<CommitNumber>,
+    /// Newest commit that was written. Those above it hold records of tracks in memory only.
+    pub(crate) durable: AtomicU64,
     pub(crate) halted: watch::Sender<Option<String>>,
     /// Written by the writer thread alone; a lock, since readers need several fields at one instant.
     catalog: RwLock<Catalog>,
@@ -45,6 +47,7 @@ pub(crate) struct Gauges {
     pub(crate) records: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
     pub(crate) table_bytes: AtomicU64,
+    pub(crate) accepted_bytes: AtomicU64,
 }
 
 /// What [`Shared::new`] needs beside the configuration.
@@ -68,6 +71,7 @@ impl Shared {
             incarnations: opened.incarnations,
             tail: Tail::new(config.tail_bytes, opened.newest.next()),
             newest: watch::Sender::new(opened.newest),
+            durable: AtomicU64::new(opened.newest.0),
             halted: watch::Sender::new(None),
             catalog: RwLock::new(opened.catalog),
             engine: RwLock::new(Some(opened.engine)),
@@ -137,7 +141,11 @@ impl Shared {
     /// How full the quota is, whatever the disk says.
     pub(crate) fn quota_level(&self) -> Level {
         let Pressure { used, quota, .. } = self.pressure();
-        if quota == u64::MAX { Level::Normal } else { Level::of(used, quota) }
+        if quota == u64::MAX {
+            Level::Normal
+        } else {
+            Level::of(used, quota)
+        }
     }
 
     pub(crate) fn pressure(&self) -> Pressure {

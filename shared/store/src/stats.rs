@@ -63,6 +63,8 @@ pub struct StoreStats {
     pub journal_bytes: u64,
     /// Bytes of records written a second time, into table files, since open.
     pub table_bytes: u64,
+    /// Bytes of records accepted since open, as their publishers' messages weigh in the log before compression.
+    pub accepted_bytes: u64,
     /// Per track, in the order of track numbers.
     pub tracks: Vec<TrackStats>,
 }

@@ -120,7 +120,9 @@ fn drop_given_up(engine: &Engine, survey: &mut Survey) -> Result<(), HaltError> 
         survey.dirty.retain(|(dirty, _)| *dirty != id);
         survey.holes.retain(|(track, first, end)| {
             let spans = &segment.seal.spans;
-            !spans.iter().any(|span| span.track == *track && span.first <= *first && *end <= span.end)
+            !spans
+                .iter()
+                .any(|span| span.track == *track && span.first <= *first && *end <= span.end)
         });
         survey.stale_index.push(id);
     }
@@ -430,6 +432,44 @@ mod tests {
     fn a_trimmed_segment_that_came_back_without_its_neighbour_is_deleted_again() {
         assert_eq!(held(35, false), [3, 4]);
         assert_eq!(held(20, false), [3, 4], "acknowledged right up to what is held");
+    }
+
+    /// A crash between the commit that declares the gap and the removal of the files, or a power cut that undoes the removal.
+    #[test]
+    fn a_segment_that_was_given_up_is_deleted_and_one_that_is_only_in_part_in_a_gap_stays() {
+        let held = |gaps: &[(u64, u64, DropReason)]| -> Vec<u64> {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = Engine::open(dir.path(), &StoreConfig::edge(vec!["lane/default/0".into()])).unwrap();
+            for (id, first) in [(1, 1), (2, 11), (3, 21)] {
+                segment(&engine, id, first, true);
+            }
+            let mut batch = engine.batch();
+            for (first, last, reason) in gaps {
+                let gap = Gap {
+                    epoch: fellbeck_core::Epoch(1),
+                    first: Seq(*first),
+                    last: Seq(*last),
+                    reason: *reason,
+                };
+                batch.insert(&engine.index, index::gap(LANE, gap.first), key::gap_value(&gap));
+            }
+            batch.insert(&engine.index, index::acked(LANE), 4u64.to_be_bytes());
+            batch.commit().unwrap();
+            let track = Track {
+                name: "lane/default/0".into(),
+                end: Seq(1),
+                ..Track::default()
+            };
+            let survey = survey(&engine, vec![track], false).unwrap();
+            assert_eq!(survey.holes, []);
+            survey.catalog.segments.keys().copied().collect()
+        };
+        let oldest = DropReason::DropOldest;
+        assert_eq!(held(&[(5, 20, oldest)]), [3]);
+        assert_eq!(held(&[(5, 10, oldest)]), [2, 3]);
+        assert_eq!(held(&[(5, 7, DropReason::Damaged), (8, 10, oldest)]), [2, 3]);
+        assert_eq!(held(&[(6, 10, oldest)]), [1, 2, 3], "record 5 is nowhere else");
+        assert_eq!(held(&[(5, 10, DropReason::Damaged)]), [1, 2, 3], "not by policy");
     }
 
     #[test]

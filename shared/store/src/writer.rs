@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fellbeck_core::{CommitNumber, RecordBlock, Seq, TrackId, limits};
+use fellbeck_core::{Batch, CommitNumber, RecordBlock, Seq, TrackId, limits};
 use fjall::Keyspace;
 
 use self::age::AgeClock;
@@ -34,6 +34,7 @@ use crate::key::{Head, Seal, entry_key, index, stamped};
 use crate::memory::Memory;
 use crate::merge::{Merged, join};
 use crate::queue::{Group, Queue, Submission};
+use crate::ring::RESERVED;
 use crate::shared::Shared;
 
 /// How often the cloud looks for segments beyond their age.
@@ -70,6 +71,8 @@ pub(crate) struct Writer {
     age: AgeClock,
     /// What is set aside by topic, per track.
     spares: Vec<Spare>,
+    /// A floor that goes with the next commit that is written.
+    floor_waiting: Option<CommitNumber>,
     /// Segments are being given up; said once.
     shedding: bool,
     meters: Meters,
@@ -134,6 +137,7 @@ impl Writer {
             floor: plan.floor,
             age: AgeClock::default(),
             spares: plan.spares,
+            floor_waiting: None,
             shedding: false,
             meters: Meters {
                 commits: metrics::counter!("fellbeck_store_commits_total"),
@@ -178,9 +182,32 @@ impl Writer {
                     }
                 }
                 Group::Idle => {}
-                Group::Closed => return Ok(()),
+                Group::Closed => return self.settle_memory(),
             }
         }
+    }
+
+    /// At the end of the run: where the tracks in memory end and what of them is acknowledged, so that what is lost is named exactly.
+    fn settle_memory(&mut self) -> Result<(), HaltError> {
+        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        {
+            let catalog = self.shared.catalog();
+            let tracks = catalog.tracks.iter().enumerate();
+            for (number, track) in tracks.filter(|(_, track)| track.ring.reserved > Seq(0)) {
+                let id = TrackId(number as u32);
+                draft.put(&self.engine.index, index::end(id), track.end.0.to_be_bytes().to_vec());
+                draft.put(
+                    &self.engine.index,
+                    index::acked(id),
+                    track.acked.0.to_be_bytes().to_vec(),
+                );
+                draft.reserved.push((id, track.end));
+            }
+        }
+        if draft.is_durable {
+            self.write(draft, &Merged::default())?;
+        }
+        Ok(())
     }
 
     /// Commits a group and answers it. Returns whether anything was written.
@@ -196,6 +223,15 @@ impl Writer {
         }
         let mut draft = Draft::new(&self.engine, self.shared.newest().next());
         let commit = draft.commit;
+        let accepted = merged
+            .appends
+            .values()
+            .flatten()
+            .map(|block| block.bytes().len() as u64);
+        self.shared
+            .gauges
+            .accepted_bytes
+            .fetch_add(accepted.sum(), Ordering::Relaxed);
         for (track, blocks) in std::mem::take(&mut merged.appends) {
             let blocks = self.spare(&mut draft, track, blocks);
             if !blocks.is_empty() {
@@ -214,6 +250,8 @@ impl Writer {
         self.tidy(&written)?;
         if written.progressed || self.pressed() {
             self.trim(None);
+        }
+        if written.progressed || self.is_short() {
             self.make_room()?;
         }
         Ok(true)
@@ -221,7 +259,10 @@ impl Writer {
 
     /// Makes a draft durable, then shows it: catalog, tail, newest commit.
     fn write(&mut self, mut draft: Draft, merged: &Merged) -> Result<Written, HaltError> {
-        self.note_progress(&mut draft, merged);
+        let is_durable = draft.is_durable || self.has_durable(merged);
+        if is_durable {
+            self.note_progress(&mut draft, merged);
+        }
         let Draft {
             batch,
             commit,
@@ -231,21 +272,35 @@ impl Writer {
             tracks,
             declared,
             set_aside,
+            in_memory,
+            reserved,
+            ..
         } = draft;
-        self.wait_for_room()?;
-        batch.commit()?;
+        if is_durable {
+            self.wait_for_room()?;
+            batch.commit()?;
+            self.shared.durable.store(commit.0, Ordering::Release);
+        }
 
         {
             let mut catalog = self.shared.catalog_mut();
+            for (track, up_to) in reserved {
+                catalog.tracks[track.0 as usize].ring.reserved = up_to;
+            }
+            for (track, batch) in in_memory {
+                catalog.keep_in_memory(track, batch);
+            }
             for (track, aside, owed) in set_aside {
                 let track = &mut catalog.tracks[track.0 as usize];
                 (track.aside, track.owed) = (aside, owed);
             }
         }
-        let progressed = self.publish(&appended, merged, commit);
+        let progressed = self.publish(&appended, merged, is_durable.then_some(commit));
         if !declared.is_empty() {
             let mut catalog = self.shared.catalog_mut();
-            declared.into_iter().for_each(|(track, gap)| catalog.declare(track, gap));
+            declared
+                .into_iter()
+                .for_each(|(track, gap)| catalog.declare(track, gap));
         }
         if !tracks.is_empty() {
             self.shared.tail.push(Arc::new(CommittedBlock { commit, tracks }));
@@ -265,6 +320,15 @@ impl Writer {
         self.tidy_memory(&written.appended, written.bytes)
     }
 
+    /// Something of it has to be written: acknowledgements of tracks in memory and a floor by itself have not. The floor waits for the next
+    /// commit that is written.
+    fn has_durable(&self, merged: &Merged) -> bool {
+        let catalog = self.shared.catalog();
+        let is_written = |track: &TrackId| catalog.tracks[track.0 as usize].policy.memory_bytes.is_none();
+        let has_memory = catalog.tracks.iter().any(|track| track.policy.memory_bytes.is_some());
+        !has_memory || !merged.keyed.is_empty() || merged.acked.keys().any(is_written)
+    }
+
     /// Removes acknowledgements and floors that move nothing, and refuses impossible ones.
     fn drop_stale_progress(&self, merged: &mut Merged) {
         let catalog = self.shared.catalog();
@@ -281,6 +345,7 @@ impl Writer {
             }
             *acked > track.acked
         });
+        merged.session_floor = merged.session_floor.max(self.floor_waiting);
         if merged.session_floor <= self.floor {
             merged.session_floor = None;
         }
@@ -289,6 +354,14 @@ impl Writer {
     fn append(&mut self, draft: &mut Draft, track: TrackId, blocks: Vec<RecordBlock>) -> Result<(), HaltError> {
         let layout = self.shared.config.layout;
         let batch_max = self.shared.config.batch_max;
+        if self.shared.catalog().tracks[track.0 as usize]
+            .policy
+            .memory_bytes
+            .is_some()
+        {
+            self.append_in_memory(draft, track, blocks);
+            return Ok(());
+        }
         let mut first = self.shared.catalog().tracks[track.0 as usize].end;
         let Active {
             id: segment, keyspace, ..
@@ -326,6 +399,37 @@ impl Writer {
         Ok(())
     }
 
+    /// As [`Writer::append`], without a write, but for the reservation of numbers now and then.
+    fn append_in_memory(&self, draft: &mut Draft, track: TrackId, blocks: Vec<RecordBlock>) {
+        let (mut first, mut reserved, acked) = {
+            let catalog = self.shared.catalog();
+            let state = &catalog.tracks[track.0 as usize];
+            (state.end, state.ring.reserved, state.acked)
+        };
+        for block in join(blocks, self.shared.config.batch_max, limits::BATCH_RECORDS_MAX) {
+            let end = first.plus(block.len() as u64);
+            if end > reserved {
+                reserved = end.plus(RESERVED);
+                draft.put(&self.engine.index, index::end(track), reserved.0.to_be_bytes().to_vec());
+                draft.put(&self.engine.index, index::acked(track), acked.0.to_be_bytes().to_vec());
+                draft.reserved.push((track, reserved));
+            }
+            draft
+                .in_memory
+                .push((track, Batch::seal(self.shared.epoch, first, &block)));
+            let first_index = draft.index;
+            draft.index += block.len() as u32;
+            draft.tracks.push(TrackBlock {
+                track,
+                epoch: self.shared.epoch,
+                first,
+                first_index,
+                block,
+            });
+            first = end;
+        }
+    }
+
     /// Acknowledgements, the floor, sealed segments and the commit number itself.
     fn note_progress(&mut self, draft: &mut Draft, merged: &Merged) {
         let catalog = self.shared.catalog();
@@ -354,7 +458,19 @@ impl Writer {
     }
 
     /// Moves the catalog. Returns whether something may have become free to trim.
-    fn publish(&mut self, appended: &[Appended], merged: &Merged, commit: CommitNumber) -> bool {
+    fn publish(&mut self, appended: &[Appended], merged: &Merged, durable: Option<CommitNumber>) -> bool {
+        let Some(commit) = durable else {
+            self.floor_waiting = merged.session_floor.max(self.floor_waiting);
+            let mut catalog = self.shared.catalog_mut();
+            for (track, acked) in &merged.acked {
+                catalog.acknowledge(*track, *acked);
+                // In memory only, as the gaps of such a track are.
+                drop(catalog.prune_gaps(*track));
+            }
+            drop(catalog);
+            self.shared.weigh();
+            return false;
+        };
         let now_ms = now_ms();
         let mut catalog = self.shared.catalog_mut();
         let indexed = !self.unindexed.is_empty();

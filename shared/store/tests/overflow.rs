@@ -23,7 +23,7 @@ fn policy(overflow: Overflow, priority: u8) -> TrackPolicy {
     TrackPolicy {
         overflow,
         priority,
-        quota_bytes: None,
+        ..TrackPolicy::default()
     }
 }
 
@@ -133,7 +133,10 @@ fn fill(dir: &Path, bulk: Overflow, records: u64) -> (Node, u64, u64) {
     for n in 0..records {
         taken += u64::from(offer(&mut node, BULK, n));
         if n % 60 == 0 {
-            assert!(offer(&mut node, ALARM, 1_000_000 + n), "an alarm is taken while bulk gives way");
+            assert!(
+                offer(&mut node, ALARM, 1_000_000 + n),
+                "an alarm is taken while bulk gives way"
+            );
             alarms += 1;
         }
         if n % 700 == 699 {
@@ -153,7 +156,12 @@ fn fill(dir: &Path, bulk: Overflow, records: u64) -> (Node, u64, u64) {
 /// What is drained is what was taken; alarms are whole and in order.
 fn check(node: &mut Node, taken: u64, alarms: u64) -> Seen {
     let bulk = drain(node, BULK);
-    assert_eq!(bulk.payloads.len() as u64 + bulk.gap_records(), taken, "{:?}", bulk.gaps);
+    assert_eq!(
+        bulk.payloads.len() as u64 + bulk.gap_records(),
+        taken,
+        "{:?}",
+        bulk.gaps
+    );
     assert_eq!(bulk.next, taken + 1, "each record that was taken has one number");
     let alarm = drain(node, ALARM);
     let expected: Vec<Vec<u8>> = (0..alarms).map(|n| noise(1_000_000 + 60 * n)).collect();
@@ -182,7 +190,11 @@ fn drop_new_and_reject_give_up_nothing_that_was_taken() {
         let dir = tempfile::tempdir().unwrap();
         let (mut node, taken, alarms) = fill(dir.path(), overflow, 800);
         let turned_away = overflow == Overflow::DropNew;
-        let expected = if turned_away { Admission::TurnAway } else { Admission::HoldBack };
+        let expected = if turned_away {
+            Admission::TurnAway
+        } else {
+            Admission::HoldBack
+        };
         assert_eq!(node.store.admission(BULK), expected);
         assert!(taken > 250 && taken < 750, "{taken}");
         let bulk = check(&mut node, taken, alarms);
@@ -200,7 +212,10 @@ fn keep_latest_keeps_the_newest_of_each_topic_behind_what_was_logged_before() {
     let bulk = check(&mut node, taken, alarms);
     assert_eq!(bulk.gaps.keys().copied().collect::<Vec<_>>(), [DropReason::KeepLatest]);
     let newest: Vec<Vec<u8>> = (1495..1500).map(noise).collect();
-    assert!(bulk.payloads.ends_with(&newest), "the newest of each topic, in their order");
+    assert!(
+        bulk.payloads.ends_with(&newest),
+        "the newest of each topic, in their order"
+    );
     let logged = bulk.payloads.len() - 5;
     assert!(bulk.payloads[..logged] == (0..logged as u64).map(noise).collect::<Vec<_>>());
 }
@@ -213,7 +228,12 @@ fn thin_keeps_one_per_topic_and_interval() {
     assert_eq!(taken, 1500);
     let bulk = check(&mut node, taken, alarms);
     assert_eq!(bulk.gaps.keys().copied().collect::<Vec<_>>(), [DropReason::Thin]);
-    let logged = bulk.payloads.iter().zip(0u64..).take_while(|(payload, n)| **payload == noise(*n)).count();
+    let logged = bulk
+        .payloads
+        .iter()
+        .zip(0u64..)
+        .take_while(|(payload, n)| **payload == noise(*n))
+        .count();
     let thinned = &bulk.topics[logged..];
     // Once when sparing began, and once more behind each of the two restarts.
     assert!((5..=15).contains(&thinned.len()), "{thinned:?}");
@@ -264,6 +284,51 @@ fn a_policy_that_is_taken_back_brings_back_what_was_set_aside() {
     node.settle();
     let bulk = drain(&mut node, BULK);
     assert_eq!(bulk.payloads.len() as u64 + bulk.gap_records(), taken);
+}
+
+#[test]
+fn a_track_in_memory_gives_up_its_oldest_and_names_it_and_its_numbers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || {
+        let mut config = config(Overflow::DropOldest);
+        config.policies[0].1.memory_bytes = Some(20_000);
+        config
+    };
+    let mut node = Node::open(dir.path(), config());
+    for n in 0..300 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    let journal = node.store.stats().journal_bytes;
+    for n in 300..600 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    assert_eq!(node.store.stats().journal_bytes, journal, "nothing is written");
+    assert_eq!(node.store.stats().segment_bytes, 0);
+    node.store.close();
+    let mut node = Node::open(dir.path(), config());
+    assert!(!node.report.is_damaged());
+    for n in 600..610 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    let bulk = drain(&mut node, BULK);
+    assert_eq!(
+        bulk.gaps.get(&DropReason::Volatile),
+        Some(&600),
+        "closed in order: exactly what was there"
+    );
+    assert_eq!(bulk.payloads, (600..610).map(noise).collect::<Vec<_>>());
+    for n in 610..900 {
+        assert!(offer(&mut node, BULK, n));
+    }
+    let gaps = node.track_from(BULK, 1).1;
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    let held = node.track_from(BULK, 1).0;
+    assert!(
+        held.len() > 40 && held.len() < 100 && held.last().unwrap().0 == 900,
+        "{}",
+        held.len()
+    );
+    assert_eq!(gaps[0], (611, held[0].0 - 1));
 }
 
 #[test]

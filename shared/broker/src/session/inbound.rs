@@ -330,7 +330,11 @@ impl Core {
         match (record.qos, version) {
             (QoS::AtMostOnce, _) => {
                 let is_final = admission == Admission::TurnAway;
-                let reason = if is_final { DropReason::Quota } else { DropReason::Qos0Quota };
+                let reason = if is_final {
+                    DropReason::Quota
+                } else {
+                    DropReason::Qos0Quota
+                };
                 self.work.counters.dropped(reason, 1);
                 // Local subscribers that are served from memory need no flash.
                 self.fan_out_immediate(&MemoryMessage::new(*record), turn);

@@ -40,7 +40,11 @@ impl Writer {
             let segment = catalog.segments.get_mut(&active.id);
             let segment = segment.ok_or(HaltError::Broken("an open segment is not in the catalog"))?;
             let old = age_max.is_some_and(|max| active.since.elapsed() >= max);
-            let edge_track = if config.layout == Layout::Edge { segment.seal.spans.first() } else { None };
+            let edge_track = if config.layout == Layout::Edge {
+                segment.seal.spans.first()
+            } else {
+                None
+            };
             let most = edge_track.map_or(config.segment_bytes, |span| {
                 catalog.tracks[span.track.0 as usize].segment_bytes(config.segment_bytes)
             });

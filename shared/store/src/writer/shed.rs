@@ -27,8 +27,15 @@ struct Victim {
 }
 
 impl Writer {
+    /// The store or a track has less room than it should.
+    pub(super) fn is_short(&self) -> bool {
+        let is_short = |track: &Track| track.level() != Level::Normal;
+        self.pressed() || self.is_sparing() || self.shared.catalog().tracks.iter().any(is_short)
+    }
+
     /// Gives up what the policies give up, and brings back what was set aside once there is room.
     pub(super) fn make_room(&mut self) -> Result<(), HaltError> {
+        self.shed_memory();
         self.seal_acked()?;
         for _ in 0..SHED_MAX {
             let Some(victim) = self.choose_victim() else { break };
@@ -42,6 +49,39 @@ impl Writer {
             tracing::info!("there is room again: nothing more is given up");
         }
         self.bring_back()
+    }
+
+    /// Gives up the oldest batches of tracks in memory that are above their bound. Their gap is in memory, as they were.
+    fn shed_memory(&mut self) {
+        let mut catalog = self.shared.catalog_mut();
+        let mut is_any = false;
+        for number in 0..catalog.tracks.len() {
+            loop {
+                let track = &mut catalog.tracks[number];
+                let gives = track.policy.memory_bytes.is_some() && track.policy.overflow == Overflow::DropOldest;
+                if !gives || track.level() == Level::Normal {
+                    break;
+                }
+                let Some(batch) = track.ring.pop() else { break };
+                let reason = DropReason::DropOldest;
+                let first = batch.header.first.max(track.acked.next());
+                let gap = Gap {
+                    epoch: batch.header.epoch,
+                    first: track.gap_before(first, reason).map_or(first, |before| before.first),
+                    last: batch.last(),
+                    reason,
+                };
+                let count = batch.last().0 + 1 - first.0;
+                metrics::counter!("fellbeck_store_dropped_records_total", "reason" => reason.as_str(), "track" => track.name.clone())
+                    .increment(count);
+                catalog.declare(TrackId(number as u32), gap);
+                is_any = true;
+            }
+        }
+        drop(catalog);
+        if is_any {
+            self.shared.weigh();
+        }
     }
 
     /// Seals what is acknowledged and still open, since only sealed segments can go: many quiet lanes could hold the quota for ever.
@@ -65,7 +105,8 @@ impl Writer {
             return Ok(());
         }
         acked.into_iter().for_each(|id| self.seal(id));
-        let draft = Draft::new(&self.engine, self.shared.newest().next());
+        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        draft.is_durable = true;
         self.write(draft, &Merged::default())?;
         self.trim(None);
         Ok(())
@@ -78,7 +119,9 @@ impl Writer {
         let catalog = self.shared.catalog();
         let tracks = catalog.tracks.iter().enumerate();
         let candidates = tracks.filter_map(|(number, track)| {
-            let gives = track.policy.overflow == Overflow::DropOldest && !track.sessions_only;
+            let gives = track.policy.overflow == Overflow::DropOldest
+                && track.policy.memory_bytes.is_none()
+                && !track.sessions_only;
             if !gives || !(is_full || track.level() != Level::Normal) {
                 return None;
             }
@@ -98,6 +141,7 @@ impl Writer {
     fn give_up(&mut self, victim: &Victim) -> Result<(), HaltError> {
         self.seal(victim.id);
         let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        draft.is_durable = true;
         let (gaps, count, name) = self.gaps_of(victim);
         for gap in gaps {
             draft.put(&self.engine.index, index::gap(victim.track, gap.first), gap_value(&gap));

@@ -92,7 +92,8 @@ impl Spare {
             }
             None => {
                 if self.kept.len() >= TOPICS_MAX {
-                    self.kept.retain(|_, last| now.saturating_duration_since(*last) < interval);
+                    self.kept
+                        .retain(|_, last| now.saturating_duration_since(*last) < interval);
                 }
                 if self.kept.len() < TOPICS_MAX {
                     self.kept.insert(Bytes::copy_from_slice(topic.as_bytes()), now);
@@ -113,13 +114,17 @@ pub(crate) fn restore(keyspace: &Keyspace, owed: &[u64]) -> fjall::Result<Vec<Sp
     let mut spares: Vec<Spare> = owed.iter().map(spare).collect();
     for guard in keyspace.iter() {
         let (key, value) = guard.into_inner()?;
-        let Some((track, topic)) = parse_key(&key) else { continue };
+        let Some((track, topic)) = parse_key(&key) else {
+            continue;
+        };
         let (Some(spare), Some((order, _))) = (spares.get_mut(track.0 as usize), parse_value(&value)) else {
             tracing::error!(track = track.0, "a record set aside does not decode: left as it is");
             continue;
         };
         let bytes = (key.len() + value.len()) as u64;
-        spare.latest.insert(Bytes::copy_from_slice(topic), Held { order, bytes });
+        spare
+            .latest
+            .insert(Bytes::copy_from_slice(topic), Held { order, bytes });
         spare.bytes += bytes;
         spare.next = spare.next.max(order + 1);
         spare.active = true;
@@ -233,8 +238,13 @@ impl Writer {
     /// One commit: the oldest of what is set aside, or behind the last of it the gap of what is owed.
     fn bring_back_some(&mut self, id: TrackId) -> Result<(), HaltError> {
         let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        draft.is_durable = true;
         let spare = &mut self.spares[id.0 as usize];
-        let mut oldest: Vec<(u64, Bytes)> = spare.latest.iter().map(|(topic, held)| (held.order, topic.clone())).collect();
+        let mut oldest: Vec<(u64, Bytes)> = spare
+            .latest
+            .iter()
+            .map(|(topic, held)| (held.order, topic.clone()))
+            .collect();
         oldest.sort_unstable();
         let (mut blocks, mut bytes) = (Vec::new(), 0);
         for (_, topic) in oldest {
@@ -279,7 +289,11 @@ impl Writer {
         }
         let catalog = self.shared.catalog();
         let track = &catalog.tracks[id.0 as usize];
-        let behind = draft.appended.iter().filter(|entry| entry.span.track == id).map(|entry| entry.span.end);
+        let behind = draft
+            .appended
+            .iter()
+            .filter(|entry| entry.span.track == id)
+            .map(|entry| entry.span.end);
         let first = behind.max().unwrap_or(track.end);
         let gap = Gap {
             epoch: self.shared.epoch,
