@@ -8,6 +8,7 @@ use crate::config::Layout;
 use crate::cursor::{Step, TrackCursor};
 use crate::entry::{Gap, TrackEntry, TrackRead};
 use crate::error::ReadError;
+use crate::losses;
 use crate::shared::Shared;
 
 pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: usize) -> Result<TrackRead, ReadError> {
@@ -36,7 +37,6 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
                     Some(batch) => entries.push(TrackEntry::Batch(batch)),
                     None => {
                         let first = entry.first.max(start);
-                        note_damage(track, &entry);
                         push_gaps(&mut entries, shared, track, first, entry.end());
                     }
                 }
@@ -51,24 +51,9 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
     })
 }
 
-pub(crate) fn note_damage(track: TrackId, entry: &crate::segment::Entry) {
-    tracing::error!(
-        track = track.0,
-        seq = entry.first.0,
-        records = entry.head.count,
-        "a stored batch is damaged"
-    );
-    metrics::counter!("fellbeck_store_damaged_records_total").increment(u64::from(entry.head.count));
-}
-
-fn note_hole(track: TrackId, first: Seq, last: Seq) {
-    let (track, first, last) = (track.0, first.0, last.0);
-    tracing::error!(track, first, last, "records are missing that no open has found missing");
-    metrics::counter!("fellbeck_store_missing_records_total").increment(last - first + 1);
-}
-
 /// Declares `first..end` missing: known gaps as they were recorded, the rest as damaged.
 fn push_gaps(entries: &mut Vec<TrackEntry>, shared: &Shared, track: TrackId, first: Seq, end: Seq) {
+    losses::note(shared, track, first, end, epoch_before(entries, shared.epoch));
     let catalog = shared.catalog();
     let Some(state) = catalog.track(track) else { return };
     // What was trimmed since the read began is acknowledged, not lost.
@@ -76,13 +61,12 @@ fn push_gaps(entries: &mut Vec<TrackEntry>, shared: &Shared, track: TrackId, fir
     while at < end {
         let gap = state.gap_at(at).map_or_else(
             || {
+                // Acknowledged, and yet asked for: not lost, but not here either.
                 let next = state.gaps.iter().map(|gap| gap.first).find(|known| *known > at);
-                let last = Seq(next.map_or(end, |next| next.min(end)).0 - 1);
-                note_hole(track, at, last);
                 Gap {
                     epoch: epoch_before(entries, shared.epoch),
                     first: at,
-                    last,
+                    last: Seq(next.map_or(end, |next| next.min(end)).0 - 1),
                     reason: DropReason::Damaged,
                 }
             },

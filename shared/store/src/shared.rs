@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fellbeck_core::incarnation::Incarnation;
-use fellbeck_core::{CommitNumber, Epoch};
+use fellbeck_core::{CommitNumber, Epoch, TrackId};
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::config::StoreConfig;
 use crate::engine::Engine;
 use crate::error::ReadError;
+use crate::losses::{Loss, Losses};
 use crate::stats::{Level, Pressure};
 use crate::tail::Tail;
 
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     /// `None` once closed.
     engine: RwLock<Option<Engine>>,
     pub(crate) gauges: Gauges,
+    pub(crate) losses: Losses,
 }
 
 /// Figures that are read without a lock.
@@ -55,7 +57,13 @@ pub(crate) struct Opened {
 
 impl Shared {
     pub(crate) fn new(config: StoreConfig, opened: Opened) -> Arc<Self> {
+        let tracks = opened.catalog.tracks.iter().enumerate();
+        let known = tracks.flat_map(|(number, track)| {
+            let track_id = TrackId(number as u32);
+            track.gaps.iter().map(move |gap| Loss { track: track_id, gap: *gap })
+        });
         let shared = Self {
+            losses: Losses::of(known),
             epoch: opened.incarnations.last().map_or(Epoch(0), |newest| newest.epoch),
             log_id: opened.log_id,
             incarnations: opened.incarnations,

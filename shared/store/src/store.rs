@@ -22,6 +22,7 @@ use crate::error::{OpenError, ReadError};
 use crate::in_use::InUse;
 use crate::janitor;
 use crate::keyed;
+use crate::losses::Loss;
 use crate::pool::{Pool, Request, Scan};
 use crate::queue::{Pace, Queue, Submitter};
 use crate::recovery::{self, Recovered};
@@ -212,6 +213,13 @@ impl Store {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.0.shared.pressure()
+    }
+
+    /// What is known to be lost, in the order it was found: gaps of earlier opens that are still held, what this open found, and what
+    /// readers came upon since. At most 4,096 ranges; the oldest leave the list first.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Loss> {
+        self.0.shared.losses.list()
     }
 
     /// Counts for metrics and status pages.
