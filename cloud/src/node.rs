@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use axum::routing::get;
+use axum::{Json, Router};
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_node::{
@@ -28,6 +30,7 @@ use crate::config::CloudConfig;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
+use crate::gaps::GapList;
 use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
 use crate::status::{status, sys_values};
 use crate::token::remember_link_address;
@@ -66,6 +69,8 @@ async fn serve(
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
+        gaps: GapList::load(store, places(streams.clone(), store).gaps)
+            .map_err(|error| NodeError::State(error.to_string()))?,
         places: places(streams.clone(), store),
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
@@ -199,13 +204,13 @@ fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
         readiness.met(part);
     }
     let refresh = refresh(&link.store);
-    let link = link.clone();
+    let (link, listed) = (link.clone(), link.clone());
     HttpParts {
         title: "fellbeck-cloud",
         readiness,
         metrics,
         refresh,
         status: Arc::new(move || status(&link)),
-        extra: Default::default(),
+        extra: Router::new().route("/api/v1/gaps", get(async move || Json(listed.gaps.to_json(&listed.store)))),
     }
 }

@@ -6,10 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
 use fellbeck_node::{
+    losses,
     BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
     wait,
 };
@@ -197,6 +201,8 @@ fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Met
     readiness.met("store");
     readiness.met("mqtt");
     let refresh = refresh(store);
+    let lost = store.clone();
+    let gaps = get(async move || Json(json!({ "gaps": losses(&lost) })));
     let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
     HttpParts {
         title: "fellbeck-edge",
@@ -204,6 +210,6 @@ fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Met
         metrics,
         refresh,
         status: Arc::new(move || status(&name, &store, &uplink)),
-        extra: Default::default(),
+        extra: Router::new().route("/api/v1/gaps", gaps),
     }
 }

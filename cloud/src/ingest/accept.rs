@@ -24,6 +24,7 @@ use super::edges::Edges;
 use super::join::Joins;
 use super::noise::Noise;
 use super::{admit, join};
+use crate::gaps::GapList;
 use crate::config::LinkConfig;
 
 /// Bytes of one lane stream that an edge may send ahead of what was read.
@@ -63,6 +64,8 @@ pub(crate) struct LinkParts {
     pub(crate) failed: watch::Sender<Option<String>>,
     /// Lines about strangers, at most one per second.
     pub(crate) noise: Noise,
+    /// Gaps that edges have declared.
+    pub(crate) gaps: GapList,
 }
 
 /// A bound endpoint that does not accept yet.

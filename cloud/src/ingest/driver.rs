@@ -17,7 +17,7 @@ use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Moved, Tally};
+use super::append::{Appender, Moved, Tally, gap_json};
 use super::edges::{Command, Slot};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
 
@@ -286,6 +286,10 @@ impl Driver {
     fn tell(&self, ingest: &Ingest, tally: &Tally) {
         metrics::counter!("fellbeck_link_duplicates_total").increment(tally.duplicates);
         let Some(first) = tally.gaps.first() else { return };
+        for gap in &tally.gaps {
+            let instance = self.instance;
+            self.parts.gaps.push(gap_json(&self.edge, instance, ingest, gap));
+        }
         let count = tally
             .gaps
             .iter()

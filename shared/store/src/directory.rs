@@ -76,6 +76,30 @@ impl Directory {
         Ok(self.read(&copy_of(FORMAT))?.flatten())
     }
 
+    /// Looks at a store without writing a byte, and keeps it locked. Both layouts are welcome.
+    pub(crate) fn look(root: &Path) -> Result<(Self, Lock, Layout, [u8; 16]), OpenError> {
+        let dir = Self { root: root.to_owned() };
+        let file = File::open(dir.path(LOCK)).map_err(|source| dir.io(&dir.path(LOCK), source))?;
+        let lock = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Lock(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: root.to_owned() }),
+            Err(errno) => return Err(dir.io(&dir.path(LOCK), errno.into())),
+        };
+        let line = match dir.format_copy()? {
+            Some(copy) => copy,
+            None => fs::read(dir.path(FORMAT)).map_err(|source| dir.io(&dir.path(FORMAT), source))?,
+        };
+        let line = String::from_utf8_lossy(&line);
+        match dir.parse_format(&line, Layout::Edge) {
+            Ok(log_id) => Ok((dir, lock, Layout::Edge, log_id)),
+            Err(OpenError::OtherLayout { .. }) => {
+                let log_id = dir.parse_format(&line, Layout::Cloud)?;
+                Ok((dir, lock, Layout::Cloud, log_id))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
@@ -94,6 +118,19 @@ impl Directory {
             .map(|n| format!("quarantine-{n}"))
             .find(|name| !self.path(name).exists());
         free.expect("there are more numbers than directories")
+    }
+
+    /// What was moved out of the way and is still there.
+    pub(crate) fn quarantines(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("quarantine-")) {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
     /// Removes a small file for good.

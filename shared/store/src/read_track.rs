@@ -6,7 +6,7 @@ use fellbeck_core::{Epoch, Seq, TrackId};
 use crate::codec;
 use crate::config::Layout;
 use crate::cursor::{Step, TrackCursor};
-use crate::entry::{Gap, TrackEntry, TrackRead};
+use crate::entry::{Gap, RecordsAt, TrackEntry, TrackRead, TrackRecords};
 use crate::error::ReadError;
 use crate::losses;
 use crate::shared::Shared;
@@ -88,4 +88,41 @@ fn epoch_before(entries: &[TrackEntry], running: Epoch) -> Epoch {
         Some(TrackEntry::Gap(gap)) => gap.epoch,
         None => running,
     }
+}
+
+/// Records of one track, decoded, of either layout: blocks with their first number and epoch, or gaps.
+pub(crate) fn read_records(
+    shared: &Shared,
+    track: TrackId,
+    from: Seq,
+    bytes_max: usize,
+) -> Result<TrackRecords, ReadError> {
+    let bounds = shared
+        .catalog()
+        .bounds(track, shared.epoch)
+        .ok_or(ReadError::NoTrack(track))?;
+    let start = from.max(bounds.first);
+    let mut cursor = TrackCursor::new(shared, track, start, bounds.end);
+    let (mut blocks, mut bytes) = (Vec::new(), 0);
+    while bytes < bytes_max.max(1) {
+        match cursor.next()? {
+            Some(Step::Entry(entry)) => {
+                bytes += entry.batch.len();
+                match codec::decode(shared.config.layout, &entry.head, entry.first, &entry.batch) {
+                    Some(block) => blocks.push(RecordsAt {
+                        first: entry.first,
+                        epoch: entry.head.epoch,
+                        block,
+                    }),
+                    None => losses::note(shared, track, entry.first.max(start), entry.end(), entry.head.epoch),
+                }
+            }
+            Some(Step::Hole { first, end }) => losses::note(shared, track, first, end, shared.epoch),
+            None => break,
+        }
+    }
+    Ok(TrackRecords {
+        blocks,
+        next: cursor.at().max(start),
+    })
 }

@@ -29,8 +29,9 @@ use crate::shared::{Opened, Shared};
 use crate::survey::Survey;
 use crate::writer::Plan;
 
-const CHAIN: &str = "chain";
-const TRACKS: &str = "tracks";
+/// Names of the small files.
+pub(crate) const CHAIN: &str = "chain";
+pub(crate) const TRACKS: &str = "tracks";
 
 /// An open database, before the threads start.
 pub(crate) struct Recovered {
@@ -157,12 +158,7 @@ fn number_tracks(dir: &Directory, config: &StoreConfig, report: &mut OpenReport)
             bytes
         }
     };
-    let mut names = Vec::new();
-    let mut rest = &known[..];
-    while !rest.is_empty() {
-        let name = take_bytes(&mut rest).and_then(|name| std::str::from_utf8(name).ok());
-        names.push(name.ok_or_else(|| damaged("it does not decode"))?.to_owned());
-    }
+    let mut names = track_names(&known).ok_or_else(|| damaged("it does not decode"))?;
     let before = names.len();
     for name in &config.tracks {
         if !names.contains(name) {
@@ -182,6 +178,15 @@ fn number_tracks(dir: &Directory, config: &StoreConfig, report: &mut OpenReport)
         ..Track::default()
     };
     Ok(names.into_iter().map(track).collect())
+}
+
+/// The names in the file of tracks, by number.
+pub(crate) fn track_names(bytes: &[u8]) -> Option<Vec<String>> {
+    let (mut names, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        names.push(std::str::from_utf8(take_bytes(&mut rest)?).ok()?.to_owned());
+    }
+    Some(names)
 }
 
 /// Continues positions above the high-water file and turns whatever is missing into gaps.

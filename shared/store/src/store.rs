@@ -17,7 +17,7 @@ use crate::commit::{Committed, Space, Stored};
 use crate::committed::LogRead;
 use crate::config::StoreConfig;
 use crate::directory::Lock;
-use crate::entry::{TrackBounds, TrackRead};
+use crate::entry::{TrackBounds, TrackRead, TrackRecords};
 use crate::error::{OpenError, ReadError};
 use crate::in_use::InUse;
 use crate::janitor;
@@ -25,6 +25,7 @@ use crate::keyed;
 use crate::losses::Loss;
 use crate::pool::{Pool, Request, Scan};
 use crate::queue::{Pace, Queue, Submitter};
+use crate::read_track::read_records;
 use crate::recovery::{self, Recovered};
 use crate::report::OpenReport;
 use crate::shared::Shared;
@@ -166,6 +167,12 @@ impl Store {
         bytes_max: usize,
     ) -> oneshot::Receiver<Result<TrackRead, ReadError>> {
         self.0.pool.ask(|answer| Request::Track(track, from, bytes_max, answer))
+    }
+
+    /// Reads the records of one track, of either layout, until `bytes_max` encoded bytes are passed. Blocks: for the start of a node and
+    /// for tools.
+    pub fn track_records(&self, track: TrackId, from: Seq, bytes_max: usize) -> Result<TrackRecords, ReadError> {
+        read_records(&self.0.shared, track, from, bytes_max)
     }
 
     /// Entries of a keyed store whose key begins with `prefix`, behind `after`, in key order, until `bytes_max` is passed; none

@@ -20,7 +20,7 @@ use crate::doctor;
 use crate::engine::{Engine, SEGMENT_PREFIX};
 use crate::error::HaltError;
 use crate::journal::{self, Walk};
-use crate::key::{Head, Seal, index, parse_entry_key};
+use crate::key::{HEAD_BYTES, Head, Seal, index, parse_entry_key};
 use crate::manifest::{self, LIST};
 
 /// Names of the keyed folders in the order of their making, which gives them the numbers from 1 on.
@@ -51,6 +51,8 @@ pub(crate) struct Source {
     folders: Vec<(u64, PathBuf)>,
     names: BTreeMap<u64, String>,
     journals: Vec<(PathBuf, Walk)>,
+    /// Folders of which journals hold anything.
+    journaled: BTreeSet<u64>,
 }
 
 impl Source {
@@ -63,14 +65,58 @@ impl Source {
             let walk = journal::walk(&path)?;
             Ok((path, walk))
         };
-        let journals = doctor::journals(dir)?.into_iter().map(walked).collect::<Result<_, _>>()?;
+        let journals: Vec<(PathBuf, Walk)> = doctor::journals(dir)?.into_iter().map(walked).collect::<Result<_, _>>()?;
+        let mut journaled = BTreeSet::new();
+        for (path, walk) in &journals {
+            journal::items::<HaltError>(path, walk, &mut |item| {
+                journaled.insert(item.keyspace);
+                Ok(())
+            })?;
+        }
         let dir = dir.to_owned();
         Ok(Self {
             dir,
             folders,
             names,
             journals,
+            journaled,
         })
+    }
+
+    /// Torn, and damaged in the middle: stretches and bytes of all journals.
+    pub(crate) fn journal_damage(&self) -> (u64, u64, u64) {
+        self.journals.iter().fold((0, 0, 0), |(torn, stretches, bytes), (_, walk)| {
+            let (more, damaged) = walk.damage();
+            (torn + walk.torn(), stretches + more, bytes + damaged)
+        })
+    }
+
+    /// Folders of segments, the oldest first as far as their names tell.
+    pub(crate) fn segment_folders(&self) -> Vec<u64> {
+        let mut folders: Vec<_> = self.folders.iter().map(|(folder, _)| *folder).collect();
+        folders.retain(|folder| self.is_keyed(*folder).is_none());
+        folders.sort_by_key(|folder| (self.names.get(folder).and_then(|name| segment_number(name)), *folder));
+        folders
+    }
+
+    /// All whole batches of one folder in the order of tracks and numbers, and the bytes that could not be read.
+    pub(crate) fn segment(&self, folder: u64, layout: Layout) -> Result<(Batches, u64), HaltError> {
+        let mut batches = Batches::new();
+        let unreadable = self.read(&|other| other == folder, &mut |found| {
+            if let (Some((track, first, head)), Some(mut batch)) = (sound(layout, &found), found.value) {
+                bytes::Buf::advance(&mut batch, HEAD_BYTES);
+                batches.insert((track, first), (head, batch));
+            }
+            Ok(())
+        })?;
+        Ok((batches, unreadable))
+    }
+
+    /// The index, as far as it can be read.
+    pub(crate) fn index(&self) -> Result<Vec<(Bytes, Bytes)>, HaltError> {
+        let keyed = self.keyed(&mut Restored::default())?;
+        let index = keyed.into_iter().filter(|((name, _), _)| *name == KEYED[0]);
+        Ok(index.map(|((_, key), value)| (key, value)).collect())
     }
 
     fn is_keyed(&self, folder: u64) -> Option<&'static str> {
@@ -97,7 +143,8 @@ impl Source {
             }
         }
         let there: BTreeSet<u64> = self.folders.iter().map(|(folder, _)| *folder).collect();
-        for (path, walk) in &self.journals {
+        let in_journals = self.folders.iter().any(|(folder, _)| wanted(*folder) && self.journaled.contains(folder));
+        for (path, walk) in self.journals.iter().filter(|_| in_journals) {
             journal::items(path, walk, &mut |item| {
                 let journal::Item { keyspace: folder, key, value, seqno } = item;
                 // A folder that is not here was removed, or is sound and elsewhere.
@@ -168,6 +215,8 @@ impl Source {
     }
 }
 
+/// Whole batches by track and first number, without their heads.
+pub(crate) type Batches = BTreeMap<(TrackId, Seq), (Head, Bytes)>;
 type Keyed = BTreeMap<(&'static str, Bytes), Bytes>;
 /// Numbers of segments by folder.
 type Segments = BTreeMap<u64, u64>;
