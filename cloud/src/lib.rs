@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod dedup;
+mod gaps;
 mod ingest;
 mod node;
 mod routing;

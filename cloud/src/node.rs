@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use axum::routing::get;
+use axum::{Json, Router};
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_node::{
@@ -26,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
 use crate::dedup::index::DeviceIds;
+use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
@@ -67,6 +70,7 @@ async fn serve(
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
+        gaps: GapList::load(store, gaps_track(store)).map_err(|error| NodeError::State(error.to_string()))?,
         places: places(config, streams.clone(), store)?,
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
@@ -134,10 +138,13 @@ fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
     Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
 }
 
+fn gaps_track(store: &Store) -> fellbeck_core::TrackId {
+    let track = store.track(&track_name(GAPS_STREAM, 0));
+    track.expect("the store was opened with the gaps stream")
+}
+
 fn places(config: &CloudConfig, streams: Streams, store: &Store) -> Result<Places, NodeError> {
-    let gaps = store
-        .track(&track_name(GAPS_STREAM, 0))
-        .expect("the store was opened with the gaps stream");
+    let gaps = gaps_track(store);
     let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
     let device_ids = DeviceIds::load(store, config.dedup.scheme(), config.dedup.limits());
     let device_ids = device_ids.map_err(|error| NodeError::State(error.to_string()))?;
@@ -203,13 +210,16 @@ fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
         readiness.met(part);
     }
     let refresh = refresh(&link.store);
-    let link = link.clone();
+    let (link, listed) = (link.clone(), link.clone());
     HttpParts {
         title: "fellbeck-cloud",
         readiness,
         metrics,
         refresh,
         status: Arc::new(move || status(&link)),
-        extra: Default::default(),
+        extra: Router::new().route(
+            "/api/v1/gaps",
+            get(async move || Json(listed.gaps.to_json(&listed.store))),
+        ),
     }
 }

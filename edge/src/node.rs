@@ -6,18 +6,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::routing::get;
+use axum::{Json, Router};
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
 use fellbeck_node::{
-    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
-    wait,
+    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, losses, refresh, start_http, start_mqtt,
+    stop_mqtt, wait,
 };
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::{HttpParts, Refresh};
 use fellbeck_ops::identity::EdgeKeys;
 use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
 use fellbeck_store::{OpenReport, Store, StoreConfig};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::config::EdgeConfig;
@@ -212,6 +215,8 @@ fn http_parts(
         of_store();
         of_wear.show();
     });
+    let lost = store.clone();
+    let gaps = get(async move || Json(json!({ "gaps": losses(&lost) })));
     let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
     HttpParts {
         title: "fellbeck-edge",
@@ -219,6 +224,6 @@ fn http_parts(
         metrics,
         refresh,
         status: Arc::new(move || status(&name, &store, &uplink, &wear)),
-        extra: Default::default(),
+        extra: Router::new().route("/api/v1/gaps", gaps),
     }
 }

@@ -25,6 +25,7 @@ use super::join::Joins;
 use super::noise::Noise;
 use super::{admit, join};
 use crate::config::LinkConfig;
+use crate::gaps::GapList;
 
 /// Bytes of one lane stream that an edge may send ahead of what was read.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -63,6 +64,8 @@ pub(crate) struct LinkParts {
     pub(crate) failed: watch::Sender<Option<String>>,
     /// Lines about strangers, at most one per second.
     pub(crate) noise: Noise,
+    /// Gaps that edges have declared.
+    pub(crate) gaps: GapList,
 }
 
 /// A bound endpoint that does not accept yet.
