@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod dedup;
+mod downlink;
 mod ingest;
 mod node;
 mod routing;

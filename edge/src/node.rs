@@ -21,6 +21,7 @@ use fellbeck_store::{OpenReport, Store, StoreConfig};
 use tokio::sync::watch;
 
 use crate::config::{Durability, EdgeConfig};
+use crate::downlink::{DownlinkParts, DownlinkState};
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
 use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
@@ -65,10 +66,20 @@ async fn serve(
     let uplink_state = Arc::new(UplinkState::new());
     let broker = broker_parts(config, &name, store, &uplink_state)?;
     let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
-    let parts = http_parts(&name, store, &uplink_state, metrics.clone());
+    let downlink_state = Arc::new(DownlinkState::default());
+    let states = (uplink_state.clone(), downlink_state.clone());
+    let parts = http_parts(&name, store, states, metrics.clone());
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
+    let downlink = mqtt.as_ref().map(|mqtt| DownlinkParts {
+        config: config.downlink.clone(),
+        inside: mqtt.inside(),
+        store: store.clone(),
+        clock: clock.clone(),
+        state: downlink_state,
+    });
     let uplink = Uplink {
+        downlink,
         config: config.uplink.clone(),
         data_dir: data_dir.to_owned(),
         store: store.clone(),
@@ -192,18 +203,23 @@ fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
     Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?))
 }
 
-fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Metrics) -> HttpParts {
+fn http_parts(
+    name: &str,
+    store: &Store,
+    (uplink, downlink): (Arc<UplinkState>, Arc<DownlinkState>),
+    metrics: Metrics,
+) -> HttpParts {
     let readiness = Readiness::new(&["store", "mqtt"]);
     readiness.met("store");
     readiness.met("mqtt");
     let refresh = refresh(store);
-    let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
+    let (name, store) = (name.to_owned(), store.clone());
     HttpParts {
         title: "fellbeck-edge",
         readiness,
         metrics,
         refresh,
-        status: Arc::new(move || status(&name, &store, &uplink)),
+        status: Arc::new(move || status(&name, &store, &uplink, &downlink)),
         extra: Default::default(),
     }
 }

@@ -6,11 +6,12 @@
 use fellbeck_store::{Store, StoreStats, TrackStats};
 use serde_json::{Value, json};
 
+use crate::downlink::DownlinkState;
 use crate::rules::{LOCAL_LANE, track_name};
 use crate::uplink::state::UplinkState;
 
 /// State of the node, as the status page shows it.
-pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
+pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState, downlink: &DownlinkState) -> Value {
     let stats = store.stats();
     let pressure = store.pressure();
     json!({
@@ -19,6 +20,7 @@ pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": store.incarnations().last().map(|incarnation| incarnation.epoch.0),
         "uplink": uplink.to_json(),
+        "downlink": downlink.to_json(),
         "store": {
             "used_bytes": pressure.used,
             "quota_bytes": pressure.quota,

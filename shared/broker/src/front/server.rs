@@ -20,6 +20,7 @@ use super::accept;
 use super::broker::{Broker, Parts};
 use super::config::MqttServerConfig;
 use super::failure::Failure;
+use super::inside::{self, Inside, Inlet, Notices};
 use super::frames::Fault;
 use super::sys::StatusValues;
 use super::transport::{Listening, Transport};
@@ -90,6 +91,7 @@ pub struct MqttServer {
     connections: Arc<AtomicUsize>,
     commands: mpsc::Sender<Stop>,
     failed: watch::Receiver<Option<String>>,
+    inside: Inside,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -113,6 +115,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
     let (ready, started) = std_mpsc::channel();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
+    let (inside, inlet, notices) = inside::channel();
     let run = Run {
         config,
         setup,
@@ -121,6 +124,8 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         stops,
         failure,
         count,
+        inlet,
+        notices,
         ready,
     };
     let thread = std::thread::Builder::new()
@@ -134,6 +139,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
             connections,
             commands,
             failed,
+            inside,
             thread: Some(thread),
         }),
         Ok(Err(error)) => Err(error),
@@ -164,6 +170,12 @@ impl MqttServer {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.clone()
+    }
+
+    /// The broker for other parts of the node: edges, and messages from the cloud.
+    #[must_use]
+    pub fn inside(&self) -> Inside {
+        self.inside.clone()
     }
 
     /// Stops accepting, commits and acks what was read, tells MQTT 5 clients (0x8B), closes, joins the thread. Blocks for at
@@ -204,6 +216,8 @@ struct Run {
     stops: mpsc::Receiver<Stop>,
     failure: Failure,
     count: Arc<AtomicUsize>,
+    inlet: Inlet,
+    notices: Notices,
     ready: std_mpsc::Sender<Result<(), FrontError>>,
 }
 
@@ -241,6 +255,8 @@ impl Run {
             mut stops,
             failure,
             count,
+            inlet,
+            notices,
             ready,
         } = self;
         let (submitter, answers) = store.submitter(config.submissions_max);
@@ -257,6 +273,7 @@ impl Run {
                 count,
                 node_name: setup.node_name,
                 status: setup.status,
+                notices,
             },
         ));
         if let Err(error) = restore(&broker) {
@@ -267,6 +284,7 @@ impl Run {
         spawn(turn::run_turns(broker.clone()));
         spawn(turn::follow_store(broker.clone(), answers));
         spawn(turn::run_clock(broker.clone()));
+        spawn(inside::serve(broker.clone(), inlet));
         let accepting = match accept::start(&broker, bound).await {
             Ok(accepting) => accepting,
             Err(error) => {

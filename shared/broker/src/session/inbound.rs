@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use fellbeck_core::limits::TOPIC_LEVELS_MAX;
 use fellbeck_core::topic::level_count;
-use fellbeck_core::{DropReason, Properties, QoS, Record};
+use fellbeck_core::{DropReason, Properties, QoS, Record, TrackId};
 use fellbeck_store::commit::{Space, Ticket};
 
 use super::connection::Conn;
@@ -190,6 +190,17 @@ impl Core {
 
     /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
     pub(super) fn accept<W: Wire>(&mut self, record: &Record<'_>, turn: &mut Turn<'_, W>) -> bool {
+        let track = self.track_of(record);
+        self.accept_to(track, record, turn)
+    }
+
+    /// As [`Core::accept`], for a message whose track is known.
+    pub(super) fn accept_to<W: Wire>(
+        &mut self,
+        track: Option<TrackId>,
+        record: &Record<'_>,
+        turn: &mut Turn<'_, W>,
+    ) -> bool {
         if record.retain {
             match retained_change(record) {
                 RetainedChange::Put(put) => self.work.put(put.space, put.key, put.value),
@@ -197,7 +208,6 @@ impl Core {
             }
             self.work.want_commit();
         }
-        let track = self.track_of(record);
         if let Some(track) = track {
             self.work.append(track, record);
         }
@@ -209,7 +219,7 @@ impl Core {
         record.retain || track.is_some()
     }
 
-    fn track_of(&self, record: &Record<'_>) -> Option<fellbeck_core::TrackId> {
+    fn track_of(&self, record: &Record<'_>) -> Option<TrackId> {
         self.route.route(record.topic, record.device).or_else(|| {
             let wanted = record.qos != QoS::AtMostOnce && self.config.local_track.is_some();
             self.config
