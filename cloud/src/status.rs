@@ -2,7 +2,7 @@
 //!
 //! In: the store's counts and the links. Out: one object. `log.records` counts what was ever appended to the streams.
 
-use fellbeck_broker::session::SessionStatus;
+use fellbeck_broker::session::EdgeReader;
 use fellbeck_store::TrackStats;
 use serde_json::{Value, json};
 
@@ -53,10 +53,12 @@ fn records(tracks: &[TrackStats]) -> u64 {
 }
 
 /// What waits for one edge, and what became of the rest.
-fn downlink_of((edge, session): &(String, SessionStatus)) -> Value {
+fn downlink_of(reader: &EdgeReader) -> Value {
+    let session = &reader.status;
     json!({
-        "edge": edge,
+        "edge": reader.edge,
         "connected": session.connected,
+        "filters": reader.filters,
         "in_flight": session.in_flight,
         "waiting": session.queued as u64 + session.unread,
         "acked": session.ledger.acked,

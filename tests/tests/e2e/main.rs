@@ -6,6 +6,7 @@
 mod away;
 mod contracts;
 mod demo;
+mod downlink;
 mod flow;
 mod harness;
 mod hostile;

@@ -12,7 +12,7 @@ use fellbeck_core::{RecordBlock, Tick};
 use tokio::sync::oneshot;
 
 use super::broker::Broker;
-use crate::session::{Inflow, Outcome};
+use crate::session::{EdgeReader, Inflow, Outcome};
 
 /// Filters that are told at most. What lies beyond is counted.
 const INTEREST_MAX: usize = 16_384;
@@ -124,9 +124,9 @@ impl Broker {
 }
 
 /// Sums over all edges; by edge they are on the status page.
-fn for_metrics(edges: &[(String, crate::session::SessionStatus)]) {
-    let sum = |of: fn(&crate::session::SessionStatus) -> u64| edges.iter().map(|(_, edge)| of(edge)).sum::<u64>() as f64;
-    metrics::gauge!("fellbeck_downlink_edges").set(sum(|edge| u64::from(edge.connected)));
-    metrics::gauge!("fellbeck_downlink_in_flight").set(sum(|edge| edge.in_flight as u64));
-    metrics::gauge!("fellbeck_downlink_waiting").set(sum(|edge| edge.queued as u64 + edge.unread));
+fn for_metrics(edges: &[EdgeReader]) {
+    let sum = |of: fn(&EdgeReader) -> usize| edges.iter().map(of).sum::<usize>() as f64;
+    metrics::gauge!("fellbeck_downlink_edges").set(sum(|edge| usize::from(edge.status.connected)));
+    metrics::gauge!("fellbeck_downlink_in_flight").set(sum(|edge| edge.status.in_flight));
+    metrics::gauge!("fellbeck_downlink_waiting").set(sum(|edge| edge.status.queued + edge.status.unread as usize));
 }

@@ -14,7 +14,7 @@ use fellbeck_core::{LogPosition, QoS, RecordBlock, RecordBlockBuilder};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::broker::Broker;
-use crate::session::{EdgeScope, SessionStatus, edge_client_id};
+use crate::session::{EdgeReader, EdgeScope, edge_client_id};
 use crate::wire::{ConnId, Connect, Delivery, PacketOut, Subscribe, SubscribeIn, Unsubscribe, Version};
 
 /// Calls that wait; a caller waits at the bound.
@@ -121,7 +121,7 @@ pub struct Inside {
     calls: mpsc::Sender<Call>,
     interest: watch::Receiver<Interest>,
     wants_interest: Arc<AtomicBool>,
-    edges: watch::Receiver<Arc<[(String, SessionStatus)]>>,
+    edges: watch::Receiver<Arc<[EdgeReader]>>,
 }
 
 impl std::fmt::Debug for Call {
@@ -173,7 +173,7 @@ impl Inside {
 
     /// The sessions of edges as they were about a second ago.
     #[must_use]
-    pub fn edges(&self) -> Arc<[(String, SessionStatus)]> {
+    pub fn edges(&self) -> Arc<[EdgeReader]> {
         self.edges.borrow().clone()
     }
 
@@ -326,7 +326,7 @@ pub(super) struct Inlet {
 pub(super) struct Notices {
     pub(super) interest: watch::Sender<Interest>,
     pub(super) wants_interest: Arc<AtomicBool>,
-    pub(super) edges: watch::Sender<Arc<[(String, SessionStatus)]>>,
+    pub(super) edges: watch::Sender<Arc<[EdgeReader]>>,
 }
 
 pub(super) fn channel() -> (Inside, Inlet, Notices) {

@@ -24,6 +24,17 @@ pub enum EdgeScope {
     All = 2,
 }
 
+/// The session of an edge, for metrics and status pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeReader {
+    /// Name of the edge.
+    pub edge: String,
+    /// Filters in force.
+    pub filters: usize,
+    /// What waits and what became of the rest.
+    pub status: SessionStatus,
+}
+
 /// Client identifier of the session of an edge.
 #[must_use]
 pub fn edge_client_id(edge: &str) -> String {
@@ -59,12 +70,19 @@ impl Core {
             .collect()
     }
 
-    /// The sessions of edges, by the names of the edges. Costs a look at every session.
+    /// The sessions of edges. Costs a look at every session.
     #[must_use]
-    pub fn edges(&self) -> Vec<(String, SessionStatus)> {
+    pub fn edges(&self) -> Vec<EdgeReader> {
         let edges = self.sessions.iter().filter_map(|session| {
-            let name = edge_of(&session.client_id)?;
-            Some((name.to_owned(), self.session_status(&session.client_id)?))
+            let edge = edge_of(&session.client_id)?.to_owned();
+            let status = self.session_status(&session.client_id)?;
+            let versions = session.subscriptions.iter();
+            let in_force = versions.filter(|version| version.is_open() && version.since.is_some());
+            Some(EdgeReader {
+                edge,
+                filters: in_force.count(),
+                status,
+            })
         });
         edges.collect()
     }

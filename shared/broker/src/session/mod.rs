@@ -51,7 +51,7 @@ use fellbeck_core::{CommitNumber, LogPosition, Tick, Trie};
 
 pub use books::Books;
 pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
-pub use edge::{EdgeScope, RESERVED_CLIENT_PREFIX, edge_client_id};
+pub use edge::{EdgeReader, EdgeScope, RESERVED_CLIENT_PREFIX, edge_client_id};
 pub use inflow::{FROM_CLOUD, Inflow};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;
