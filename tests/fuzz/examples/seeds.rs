@@ -12,7 +12,7 @@ use fellbeck_core::{
     Record, RecordBlock, RecordBlockBuilder, Run, Seq, WallTime, kafka,
 };
 use fellbeck_link::downlink::{
-    DownMark, FromCloud, FromEdge, Messages, Open, Opened, Openings, StoredMark, Tag, Wanted,
+    DownMark, FromCloud, FromEdge, Messages, Open, Opened, Tag, Wanted,
 };
 use fellbeck_link::{
     ByeReason, ControlFrame, Gap, Hello, LaneAck, LaneFrame, LaneHello, LaneIndex, LaneWelcome, NodeKind, RefuseCode,
@@ -108,14 +108,7 @@ fn downlink_frames() -> Vec<Vec<u8>> {
     });
     let from_cloud = [FromCloud::Opened(opened), FromCloud::NotGranted(3)].into_iter().chain(messages);
     let frames = from_edge.iter().map(FromEdge::encode).chain(from_cloud.map(|frame| frame.encode()));
-    let mut seeds: Vec<Vec<u8>> = frames.map(|frame| frame[4..].to_vec()).collect();
-    let edge = "barn".to_owned();
-    let mut openings = Openings::default();
-    openings.begin([1; 16], CommitNumber(1));
-    openings.begin([2; 16], CommitNumber(500));
-    seeds.push([vec![0], StoredMark { edge, mark }.encode()].concat());
-    seeds.push([vec![0], openings.encode()].concat());
-    seeds
+    frames.map(|frame| frame[4..].to_vec()).collect()
 }
 
 /// The size of a portion, and masked frames: a CONNECT, fragments with a ping among them, a longer frame, single bytes.
