@@ -9,9 +9,15 @@ use serde_json::{Value, json};
 use crate::downlink::DownlinkState;
 use crate::rules::{LOCAL_LANE, track_name};
 use crate::uplink::state::UplinkState;
+use crate::wear::Wear;
 
 /// State of the node, as the status page shows it.
-pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState, downlink: &DownlinkState) -> Value {
+pub(crate) fn status(
+    name: &str,
+    store: &Store,
+    (uplink, downlink): (&UplinkState, &DownlinkState),
+    wear: &Wear,
+) -> Value {
     let stats = store.stats();
     let pressure = store.pressure();
     json!({
@@ -29,6 +35,7 @@ pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState, downlink: 
             "segments": stats.segments,
             "commits": stats.commits,
         },
+        "flash": wear.to_json(),
         "lanes": stats.tracks.iter().map(lane).collect::<Vec<_>>(),
     })
 }
@@ -62,5 +69,7 @@ fn lane(track: &TrackStats) -> Value {
         "queued": track.queued,
         "held": track.held,
         "gap": track.gap,
+        "aside": track.aside,
+        "owed": track.owed,
     })
 }

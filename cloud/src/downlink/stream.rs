@@ -105,7 +105,11 @@ impl<'a> Stream<'a> {
             Ok(open) => open,
             Err(ended) => return ended,
         };
-        let attached = self.downlink.inside.attach(self.edge, open.window, PACKET_MAX_EDGE).await;
+        let attached = self
+            .downlink
+            .inside
+            .attach(self.edge, open.window, PACKET_MAX_EDGE)
+            .await;
         let Ok(mut session) = attached else {
             return Ended::Session;
         };

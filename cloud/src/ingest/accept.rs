@@ -4,8 +4,8 @@
 //! Bounded: connections, handshake time, streams and windows per connection. A stranger costs a handshake and a line in the log.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fellbeck_node::NodeError;

@@ -263,7 +263,10 @@ mod tests {
         intake
             .handle_messages(&frame(&[(record(b"old"), Some(at(9, 0)))]), NOW)
             .unwrap();
-        assert!(!intake.handle_opened(opened(2, Some(at(4, u32::MAX))), NOW.tick), "it is told");
+        assert!(
+            !intake.handle_opened(opened(2, Some(at(4, u32::MAX))), NOW.tick),
+            "it is told"
+        );
         let new = frame(&[(record(b"known"), Some(at(4, 7))), (record(b"new"), Some(at(5, 0)))]);
         assert_eq!(payloads(&intake.handle_messages(&new, NOW).unwrap()), ["new"]);
         assert!(!intake.handle_opened(opened(3, None), NOW.tick));
@@ -286,7 +289,11 @@ mod tests {
         let taken = intake
             .handle_messages(&frame(&[(expiring(10), Some(at(1, 1)))]), NOW)
             .unwrap();
-        assert_eq!((taken.tally.expired, taken.acks.len()), (1, 1), "it is over, and acknowledged");
+        assert_eq!(
+            (taken.tally.expired, taken.acks.len()),
+            (1, 1),
+            "it is over, and acknowledged"
+        );
         // A frame that waited 45 s in the buffers of the link.
         let late = Now {
             tick: Tick(Duration::from_secs(45)),

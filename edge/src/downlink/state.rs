@@ -36,7 +36,11 @@ impl DownlinkState {
     pub(crate) fn announced(&self, filters: usize, left_out: usize) {
         let mut inner = self.lock();
         if left_out > 0 && inner.left_out == 0 {
-            tracing::warn!(filters, left_out, "more filters than an edge may announce: some are left out");
+            tracing::warn!(
+                filters,
+                left_out,
+                "more filters than an edge may announce: some are left out"
+            );
         }
         (inner.filters, inner.left_out) = (filters, left_out);
         metrics::gauge!("fellbeck_downlink_filters").set(filters as f64);
@@ -45,7 +49,10 @@ impl DownlinkState {
 
     /// The cloud grants no more.
     pub(crate) fn not_granted(&self, count: u32) {
-        tracing::warn!(count, "the cloud does not grant all filters: its bound on subscriptions");
+        tracing::warn!(
+            count,
+            "the cloud does not grant all filters: its bound on subscriptions"
+        );
         self.lock().not_granted = count;
     }
 

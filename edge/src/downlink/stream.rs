@@ -41,7 +41,11 @@ pub(super) struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     /// Opens the stream, and announces all that is wanted.
-    pub(super) async fn open(send: SendStream, receive: RecvStream, downlink: &'a mut Downlink) -> Result<Self, Broken> {
+    pub(super) async fn open(
+        send: SendStream,
+        receive: RecvStream,
+        downlink: &'a mut Downlink,
+    ) -> Result<Self, Broken> {
         let mut interest = downlink.parts.inside.interest().await.map_err(|_| Broken::Node)?;
         // Without it, what the cloud keeps for clients that are away would be given up.
         interest.wait_for(Option::is_some).await.map_err(|_| Broken::Node)?;
@@ -191,7 +195,10 @@ impl<'a> Stream<'a> {
     }
 
     async fn write(&mut self, frame: &FromEdge) -> Result<(), Broken> {
-        self.send.write_chunk(frame.encode()).await.map_err(|_| Broken::Connection)
+        self.send
+            .write_chunk(frame.encode())
+            .await
+            .map_err(|_| Broken::Connection)
     }
 }
 

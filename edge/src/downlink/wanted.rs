@@ -111,18 +111,28 @@ mod tests {
     }
 
     fn each(list: &[(&str, bool)]) -> Vec<(String, bool)> {
-        list.iter().map(|(filter, edges)| ((*filter).to_owned(), *edges)).collect()
+        list.iter()
+            .map(|(filter, edges)| ((*filter).to_owned(), *edges))
+            .collect()
     }
 
     #[test]
     fn what_is_announced_is_asked_for_and_allowed() {
         let default = allowed(&["#"], &[], &[]);
-        assert_eq!(announced(&default, &["cmd/a/+", "#", "cmd/a/+"]), each(&[("#", false), ("cmd/a/+", false)]));
+        assert_eq!(
+            announced(&default, &["cmd/a/+", "#", "cmd/a/+"]),
+            each(&[("#", false), ("cmd/a/+", false)])
+        );
         assert_eq!(announced(&default, &["$SYS/#", "$x"]), [], "not allowed by #");
         let narrow = allowed(&["cmd/#", "reply/+"], &["plant/#"], &[]);
         assert_eq!(
             announced(&narrow, &["#", "cmd/a", "other"]),
-            each(&[("cmd/#", false), ("cmd/a", false), ("plant/#", true), ("reply/+", false)])
+            each(&[
+                ("cmd/#", false),
+                ("cmd/a", false),
+                ("plant/#", true),
+                ("reply/+", false)
+            ])
         );
         assert_eq!(announced(&allowed(&[], &[], &[]), &["#"]), []);
     }
@@ -131,8 +141,14 @@ mod tests {
     fn a_filter_that_is_allowed_from_everywhere_is_asked_for_so() {
         let both = allowed(&["#"], &["plant/#"], &[]);
         assert_eq!(announced(&both, &["plant/a"]), each(&[("plant/a", true)]));
-        assert_eq!(announced(&both, &["#", "plant/#"]), each(&[("#", false), ("plant/#", true)]));
-        assert_eq!(announced(&both, &["plant/#", "#"]), each(&[("#", false), ("plant/#", true)]));
+        assert_eq!(
+            announced(&both, &["#", "plant/#"]),
+            each(&[("#", false), ("plant/#", true)])
+        );
+        assert_eq!(
+            announced(&both, &["plant/#", "#"]),
+            each(&[("#", false), ("plant/#", true)])
+        );
     }
 
     #[test]
@@ -160,7 +176,11 @@ mod tests {
         let before = Announced::from([(filters(&["a"])[0].clone(), false), (filters(&["b"])[0].clone(), false)]);
         let now = Announced::from([(filters(&["b"])[0].clone(), true), (filters(&["c"])[0].clone(), false)]);
         let change = change(&before, &now);
-        let want: Vec<_> = change.want.iter().map(|wanted| (wanted.filter.as_str(), wanted.edges)).collect();
+        let want: Vec<_> = change
+            .want
+            .iter()
+            .map(|wanted| (wanted.filter.as_str(), wanted.edges))
+            .collect();
         assert_eq!(want, [("b", true), ("c", false)]);
         assert_eq!(change.unwant, filters(&["a"]));
         assert_eq!(super::change(&now, &now), Change::default());

@@ -99,7 +99,9 @@ impl Uplink {
             self.store.clone(),
             self.clock.clone(),
             self.state.clone(),
-            self.downlink.clone().map(|parts| Downlink::new(parts, keys.identity.name.as_str())),
+            self.downlink
+                .clone()
+                .map(|parts| Downlink::new(parts, keys.identity.name.as_str())),
         )
     }
 

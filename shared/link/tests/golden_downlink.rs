@@ -52,7 +52,10 @@ fn from_edge() -> Vec<(&'static str, FromEdge)> {
     vec![
         ("down-open.bin", open(Some(mark()))),
         ("down-open-first.bin", open(None)),
-        ("down-want.bin", FromEdge::Want(vec![wanted("cmd/+/#", false), wanted("plant/\u{f6}", true)])),
+        (
+            "down-want.bin",
+            FromEdge::Want(vec![wanted("cmd/+/#", false), wanted("plant/\u{f6}", true)]),
+        ),
         ("down-unwant.bin", FromEdge::Unwant(vec![filter("cmd/+/#")])),
         ("down-complete.bin", FromEdge::Complete),
         ("down-ack.bin", FromEdge::Ack(vec![1, 300, u16::MAX])),

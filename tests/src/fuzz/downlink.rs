@@ -20,7 +20,10 @@ pub(super) fn link_downlink(data: &[u8]) -> bool {
     };
     if let Ok(from_edge) = FromEdge::decode(&frame) {
         let encoded = from_edge.encode();
-        assert!(encoded.len() <= PREFIX + data.len(), "an encoder writes the shortest form");
+        assert!(
+            encoded.len() <= PREFIX + data.len(),
+            "an encoder writes the shortest form"
+        );
         let again = FromEdge::decode(&cut_one(&encoded)).expect("what was encoded decodes");
         assert_eq!(again, from_edge);
         return true;
@@ -29,7 +32,10 @@ pub(super) fn link_downlink(data: &[u8]) -> bool {
         return false;
     };
     let encoded = from_cloud.encode();
-    assert!(encoded.len() <= PREFIX + data.len(), "an encoder writes the shortest form");
+    assert!(
+        encoded.len() <= PREFIX + data.len(),
+        "an encoder writes the shortest form"
+    );
     let again = FromCloud::decode(&cut_one(&encoded)).expect("what was encoded decodes");
     assert_eq!(again, from_cloud);
     if let FromCloud::Messages(messages) = &from_cloud {

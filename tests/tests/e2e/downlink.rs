@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use fellbeck_tests::mqtt::wire::property;
 use fellbeck_tests::mqtt::{Connect, Delivery, Publish, Raw, Version};
-use fellbeck_tests::{Device, DeviceBook, DevicePlan, Kind, Node, Reader, ReaderPlan, World, disk, join, judge, token, wait};
+use fellbeck_tests::{
+    Device, DeviceBook, DevicePlan, Kind, Node, Reader, ReaderPlan, World, disk, join, judge, token, wait,
+};
 use serde_json::Value;
 
 /// Identifier of the Message Expiry Interval.
@@ -68,9 +70,15 @@ fn properties(response_topic: &str) -> Vec<Vec<u8>> {
 
 /// As they came, apart from the expiry and the order of what comes once; the user properties in their order.
 fn carried(delivery: &Delivery) -> (BTreeMap<u8, Vec<u8>>, Vec<Vec<u8>>) {
-    let others = delivery.properties.iter().filter(|(id, _)| ![EXPIRY, 0x26].contains(id));
+    let others = delivery
+        .properties
+        .iter()
+        .filter(|(id, _)| ![EXPIRY, 0x26].contains(id));
     let users = delivery.properties.iter().filter(|(id, _)| *id == 0x26);
-    (others.cloned().collect(), users.map(|(_, value)| value.clone()).collect())
+    (
+        others.cloned().collect(),
+        users.map(|(_, value)| value.clone()).collect(),
+    )
 }
 
 fn expected(list: &[Vec<u8>]) -> (BTreeMap<u8, Vec<u8>>, Vec<Vec<u8>>) {
@@ -112,7 +120,10 @@ fn a_request_is_answered_with_all_properties_unchanged_both_ways() {
         consumer.publish(&message(&reply_to.expect("a topic"), "answer"));
         let response = take_text(&mut device, "answer");
         assert_eq!((carried(&response), response.qos), (expected(&list), qos));
-        assert_eq!((response.topic.as_str(), response.retain), (response_topic.as_str(), false));
+        assert_eq!(
+            (response.topic.as_str(), response.retain),
+            (response_topic.as_str(), false)
+        );
         assert!((1..=600).contains(&expiry_of(&response)));
         device.disconnect();
         await_filters(&world.cloud, "gate-1", 0);
@@ -246,8 +257,16 @@ fn collect(raw: &mut Raw) -> Vec<String> {
                     _ => raw.send(&encode::ack(AckKind::PubRec, delivery.id)),
                 }
             }
-            Answer::Ack { kind: AckKind::PubRec, id, .. } => raw.send(&encode::ack(AckKind::PubRel, id)),
-            Answer::Ack { kind: AckKind::PubRel, id, .. } => raw.send(&encode::ack(AckKind::PubComp, id)),
+            Answer::Ack {
+                kind: AckKind::PubRec,
+                id,
+                ..
+            } => raw.send(&encode::ack(AckKind::PubRel, id)),
+            Answer::Ack {
+                kind: AckKind::PubRel,
+                id,
+                ..
+            } => raw.send(&encode::ack(AckKind::PubComp, id)),
             Answer::Ack { .. } => {}
             other => panic!("{other:?}"),
         }

@@ -31,7 +31,7 @@ use super::inflow::{Inflows, InterestTold};
 use super::inside::Notices;
 use super::sys::{Sources, StatusValues, Sys};
 use super::traffic::Traffic;
-use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
+use crate::session::{Books, Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
 use crate::wire::{ConnId, Connect, PublishIn};
 
 /// Shared by everything on the broker thread.
@@ -68,6 +68,7 @@ pub(super) struct Broker {
     /// What was told of the interest last.
     pub(super) interest: Cell<InterestTold>,
     node_name: String,
+    books: watch::Sender<Arc<Books>>,
     /// Encoded properties of the publish at hand; kept for its capacity.
     pub(super) scratch: RefCell<Vec<u8>>,
     /// An empty buffer that stands in for the read buffer at hand.
@@ -103,6 +104,8 @@ pub(super) struct Parts {
     pub(super) node_name: String,
     pub(super) status: StatusValues,
     pub(super) notices: Notices,
+    /// Where the books are shown, once a second.
+    pub(super) books: watch::Sender<Arc<Books>>,
 }
 
 /// Packets of the largest size that have room to arrive at the same time, at least.
@@ -131,6 +134,7 @@ impl Broker {
             node_name,
             status,
             notices,
+            books,
         } = parts;
         let traffic = Rc::new(Traffic::new());
         let sys = Sys::new(config.sys_interval, status);
@@ -171,6 +175,7 @@ impl Broker {
             notices,
             interest: Cell::default(),
             node_name,
+            books,
             scratch: RefCell::new(Vec::new()),
             spare: Cell::new(None),
             started: Instant::now(),
@@ -184,6 +189,13 @@ impl Broker {
         };
         broker.read_clock();
         broker
+    }
+
+    /// Brings the books up to date, for other threads and as gauges.
+    pub(super) fn show_books(&self) {
+        let books = self.with(|state, _| state.core.books());
+        books.publish();
+        self.books.send_replace(Arc::new(books));
     }
 
     /// Runs one call on the core and wakes the turn.

@@ -97,7 +97,11 @@ impl Broker {
         drop(state);
         self.notices.interest.send_replace(Some(filters));
         let took = began.elapsed();
-        let pause = if took < INTEREST_FREE { Duration::ZERO } else { took * INTEREST_SHARE };
+        let pause = if took < INTEREST_FREE {
+            Duration::ZERO
+        } else {
+            took * INTEREST_SHARE
+        };
         self.interest.set(InterestTold {
             changes: Some(changes),
             not_before: now.after(pause),
@@ -109,7 +113,10 @@ impl Broker {
         let (gone, edges) = {
             let state = self.state_mut();
             let outlets = state.wire.outlets.iter();
-            let gone: Vec<_> = outlets.filter(|(_, outlet)| outlet.is_gone()).map(|(id, _)| *id).collect();
+            let gone: Vec<_> = outlets
+                .filter(|(_, outlet)| outlet.is_gone())
+                .map(|(id, _)| *id)
+                .collect();
             (gone, state.core.edges())
         };
         for id in gone {

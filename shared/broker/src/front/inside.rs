@@ -215,13 +215,7 @@ impl EdgeSession {
     /// Subscribes. `is_all`: what is not named is unsubscribed from. [`EdgeEvent::Subscribed`] follows for each scope that is named.
     pub async fn want(&self, filters: Vec<(String, EdgeScope)>, is_all: bool) -> Result<(), Gone> {
         let conn = self.conn;
-        self.inside
-            .call(Call::Want {
-                conn,
-                filters,
-                is_all,
-            })
-            .await
+        self.inside.call(Call::Want { conn, filters, is_all }).await
     }
 
     /// Unsubscribes.
@@ -408,7 +402,10 @@ fn want(broker: &Rc<Broker>, conn: ConnId, filters: Vec<(String, EdgeScope)>, is
     if is_all {
         let open = broker.with(|state, _| state.core.open_filters(conn));
         let named: std::collections::HashSet<&str> = filters.iter().map(|(filter, _)| filter.as_str()).collect();
-        let left: Vec<String> = open.into_iter().filter(|filter| !named.contains(filter.as_str())).collect();
+        let left: Vec<String> = open
+            .into_iter()
+            .filter(|filter| !named.contains(filter.as_str()))
+            .collect();
         unwant(broker, conn, left);
     }
     for scope in [EdgeScope::Here, EdgeScope::All] {

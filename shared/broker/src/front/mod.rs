@@ -27,8 +27,8 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzz;
 mod handshake;
-mod inside;
 mod inflow;
+mod inside;
 mod intake;
 mod linger;
 mod load;

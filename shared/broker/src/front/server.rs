@@ -20,12 +20,12 @@ use super::accept;
 use super::broker::{Broker, Parts};
 use super::config::MqttServerConfig;
 use super::failure::Failure;
-use super::inside::{self, Inside, Inlet, Notices};
 use super::frames::Fault;
+use super::inside::{self, Inlet, Inside, Notices};
 use super::sys::StatusValues;
 use super::transport::{Listening, Transport};
 use super::turn;
-use crate::session::{Core, CoreConfig, Route};
+use crate::session::{Books, Core, CoreConfig, Route};
 
 /// Makes the routes on the broker thread.
 pub type MakeRoute = Box<dyn FnOnce() -> Box<dyn Route> + Send>;
@@ -92,6 +92,7 @@ pub struct MqttServer {
     commands: mpsc::Sender<Stop>,
     failed: watch::Receiver<Option<String>>,
     inside: Inside,
+    books: watch::Receiver<Arc<Books>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -116,6 +117,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
     let (inside, inlet, notices) = inside::channel();
+    let (books_sender, books) = watch::channel(Arc::default());
     let run = Run {
         config,
         setup,
@@ -127,6 +129,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         inlet,
         notices,
         ready,
+        books: books_sender,
     };
     let thread = std::thread::Builder::new()
         .name("mqtt".to_owned())
@@ -140,6 +143,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
             commands,
             failed,
             inside,
+            books,
             thread: Some(thread),
         }),
         Ok(Err(error)) => Err(error),
@@ -176,6 +180,12 @@ impl MqttServer {
     #[must_use]
     pub fn inside(&self) -> Inside {
         self.inside.clone()
+    }
+
+    /// The books of all durable readers, brought up to date once a second.
+    #[must_use]
+    pub fn books(&self) -> watch::Receiver<Arc<Books>> {
+        self.books.clone()
     }
 
     /// Stops accepting, commits and acks what was read, tells MQTT 5 clients (0x8B), closes, joins the thread. Blocks for at
@@ -219,6 +229,7 @@ struct Run {
     inlet: Inlet,
     notices: Notices,
     ready: std_mpsc::Sender<Result<(), FrontError>>,
+    books: watch::Sender<Arc<Books>>,
 }
 
 /// Reports a failure unless the thread ended as it should.
@@ -258,6 +269,7 @@ impl Run {
             inlet,
             notices,
             ready,
+            books,
         } = self;
         let (submitter, answers) = store.submitter(config.submissions_max);
         let limits = setup.config.limits;
@@ -274,9 +286,12 @@ impl Run {
                 node_name: setup.node_name,
                 status: setup.status,
                 notices,
+                books,
             },
         ));
-        if let Err(error) = restore(&broker) {
+        let restored = restore(&broker);
+        broker.show_books();
+        if let Err(error) = restored {
             // The caller waits for exactly this.
             ready.send(Err(error)).ok();
             return;

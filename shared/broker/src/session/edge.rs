@@ -59,10 +59,7 @@ impl Core {
     /// Filters that the session of `conn` is subscribed to.
     #[must_use]
     pub fn open_filters(&self, conn: ConnId) -> Vec<String> {
-        let session = self
-            .conns
-            .get(&conn)
-            .and_then(|state| self.sessions.get(state.session));
+        let session = self.conns.get(&conn).and_then(|state| self.sessions.get(state.session));
         let versions = session.into_iter().flat_map(|session| session.subscriptions.iter());
         versions
             .filter(|version| version.is_open())
@@ -121,6 +118,9 @@ mod tests {
         }
         assert!(!kept_back("ab/b", a, EdgeScope::All));
         assert!(kept_back("b", a, EdgeScope::Here), "of another edge");
-        assert!(!kept_back("a", "a", EdgeScope::Here), "a client may bear the name of an edge");
+        assert!(
+            !kept_back("a", "a", EdgeScope::Here),
+            "a client may bear the name of an edge"
+        );
     }
 }

@@ -46,7 +46,7 @@ impl Core {
         let mut stored = false;
         for record in inflow.block.iter() {
             let track = self.inflow_track(&record);
-            stored |= self.accept_to(track, &record, turn);
+            stored |= self.accept_on(track, &record, turn);
         }
         if let Some((key, value)) = &inflow.mark {
             self.work.put(Space::Node, key.clone(), value.clone());

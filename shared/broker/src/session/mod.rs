@@ -49,8 +49,8 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use fellbeck_core::{CommitNumber, LogPosition, Tick, Trie};
 
-pub use books::Books;
-pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
+pub use books::{Books, READERS_LISTED_MAX, ReaderBook};
+pub use config::{CoreConfig, CoreLimits, Mode, Now, Route, Terms};
 pub use edge::{EdgeReader, EdgeScope, RESERVED_CLIENT_PREFIX, edge_client_id};
 pub use inflow::{FROM_CLOUD, Inflow};
 pub use ledger::ReaderLedger;

@@ -135,7 +135,11 @@ mod tests {
         let restored = openings(&[(1, 1), (7, 31)]);
         assert_eq!(restored.shared(LOG, &mark(1, 49)), Some(at(30, u32::MAX)));
         assert_eq!(restored.shared(LOG, &mark(1, 12)), Some(at(12, 3)));
-        assert_eq!(restored.shared(LOG, &mark(2, 70)), None, "an opening that the copy never saw");
+        assert_eq!(
+            restored.shared(LOG, &mark(2, 70)),
+            None,
+            "an opening that the copy never saw"
+        );
     }
 
     #[test]

@@ -78,7 +78,9 @@ fn an_edge_gets_what_was_published_here_and_nothing_that_came_from_it() {
         }
         world.tape.positions.clear();
         for path in ["a", "b", "c", "c/a"] {
-            world.store.commit_foreign(TrackId(0), block(&[record("log/x", path, path)]));
+            world
+                .store
+                .commit_foreign(TrackId(0), block(&[record("log/x", path, path)]));
             world.settle();
         }
         world.publish(publisher, "log/y", "here", 2);
@@ -91,7 +93,10 @@ fn an_edge_gets_what_was_published_here_and_nothing_that_came_from_it() {
         };
         world.settle();
         let to_a = world.messages(a);
-        assert_eq!(to_a.iter().map(|got| got.payload.as_str()).collect::<Vec<_>>(), ["here"]);
+        assert_eq!(
+            to_a.iter().map(|got| got.payload.as_str()).collect::<Vec<_>>(),
+            ["here"]
+        );
         assert_eq!(to_a[0].qos, 1);
         let to_b: Vec<_> = world.messages(b).into_iter().map(|got| got.payload).collect();
         assert_eq!(to_b, ["a", "c", "c/a", "here"], "catch up: {catch_up}");
@@ -135,7 +140,10 @@ fn an_inflow_is_one_commit_in_the_local_track_and_is_answered_after_it() {
         retain: true,
         ..record("log/kept", "k", &path)
     };
-    offer(&mut world, &inflow(7, &[record("log/x", "x", &path), kept, record("other", "o", &path)]));
+    offer(
+        &mut world,
+        &inflow(7, &[record("log/x", "x", &path), kept, record("other", "o", &path)]),
+    );
     assert_eq!(world.payloads(clean), ["x", "k"], "from memory, before the commit");
     assert!(world.tape.inflows.is_empty());
     world.submit();
