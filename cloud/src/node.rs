@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::routing::get;
@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
 use crate::dedup::index::DeviceIds;
+use crate::downlink::{self, Downlink};
 use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
@@ -66,6 +67,7 @@ async fn serve(
     let clock = NodeClock::start();
     let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), clock.wall())
         .map_err(|error| NodeError::Identity(error.to_string()))?;
+    let openings = downlink::begin(store).await.map_err(NodeError::State)?;
     let streams = streams(config, store)?;
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
@@ -75,6 +77,7 @@ async fn serve(
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
+        downlink: OnceLock::new(),
         joins: Default::default(),
         live: AtomicUsize::new(0),
         strangers: AtomicUsize::new(0),
@@ -83,6 +86,10 @@ async fn serve(
     });
     let parts = broker_parts(config, streams, &link);
     let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
+    if let Some(mqtt) = &mqtt {
+        let inside = mqtt.inside();
+        link.downlink.set(Downlink { inside, openings }).ok();
+    }
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
     let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
