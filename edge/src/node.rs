@@ -4,8 +4,10 @@
 //! Whatever part fails first ends the node with its reason; what was acknowledged is durable.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
+use fellbeck_broker::front::MqttServer;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
@@ -13,6 +15,7 @@ use fellbeck_node::{
     BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
     wait,
 };
+use fellbeck_node::ledger::{LedgerArgs, LedgerSource, ReaderSource, ledger_command};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::EdgeKeys;
@@ -21,6 +24,7 @@ use fellbeck_store::{OpenReport, Store, StoreConfig};
 use tokio::sync::watch;
 
 use crate::config::{Durability, EdgeConfig};
+use crate::ledger::LaneBooks;
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
 use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
@@ -65,7 +69,12 @@ async fn serve(
     let uplink_state = Arc::new(UplinkState::new());
     let broker = broker_parts(config, &name, store, &uplink_state)?;
     let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
-    let parts = http_parts(&name, store, &uplink_state, metrics.clone());
+    let books = Arc::new(LaneBooks::load(store));
+    let shown = Shown {
+        books: books.clone(),
+        readers: mqtt.as_ref().map(MqttServer::books),
+    };
+    let parts = http_parts(&name, store, &uplink_state, metrics.clone(), shown);
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
     let uplink = Uplink {
@@ -74,6 +83,11 @@ async fn serve(
         store: store.clone(),
         clock,
         state: uplink_state,
+        books,
+        heart_track: config
+            .forward_rules()
+            .first()
+            .and_then(|rule| store.track(&track_name(&rule.lane))),
     };
     let (leave, leaving) = Shutdown::manual();
     let failed = watch::Sender::new(None);
@@ -192,11 +206,19 @@ fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
     Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?))
 }
 
-fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Metrics) -> HttpParts {
+/// What the ledger is made of.
+struct Shown {
+    books: Arc<LaneBooks>,
+    readers: ReaderSource,
+}
+
+fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Metrics, shown: Shown) -> HttpParts {
     let readiness = Readiness::new(&["store", "mqtt"]);
     readiness.met("store");
     readiness.met("mqtt");
-    let refresh = refresh(store);
+    let Shown { books, readers } = shown;
+    let ledger = LedgerSource::new(store, readers, move |store| books.ledger(store));
+    let refresh = ledger.refresh(refresh(store));
     let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
     HttpParts {
         title: "fellbeck-edge",
@@ -204,6 +226,16 @@ fn http_parts(name: &str, store: &Store, uplink: &Arc<UplinkState>, metrics: Met
         metrics,
         refresh,
         status: Arc::new(move || status(&name, &store, &uplink)),
-        extra: Default::default(),
+        extra: ledger.routes(),
     }
+}
+
+/// `fellbeck-edge ledger`: the books of the running node, or of its store at rest.
+pub(crate) fn ledger(config: &EdgeConfig, args: &LedgerArgs) -> ExitCode {
+    let open = || {
+        let data_dir = config.data_dir.as_ref().ok_or(NodeError::NoDataDir)?;
+        Ok(fellbeck_store::open(&data_dir.join("store"), store_config(config))?.0)
+    };
+    let make = |store: &Store| Ok(LaneBooks::load(store).ledger(store));
+    ledger_command(args, &config.http.listen, open, make)
 }
