@@ -40,15 +40,20 @@ impl Books {
         books.filter_map(|book| book[column].as_u64()).sum()
     }
 
+    /// The book whose `key` is `name`. That of a reader may be a second late.
+    #[must_use]
+    pub fn get(&self, part: &str, key: &str, name: &str) -> Option<&Value> {
+        let books = self.0[part].as_array()?;
+        books.iter().find(|book| book[key] == name)
+    }
+
     /// The book whose `key` is `name`.
     ///
     /// # Panics
     /// When there is none.
     #[must_use]
     pub fn find(&self, part: &str, key: &str, name: &str) -> &Value {
-        let found = self.0[part]
-            .as_array()
-            .and_then(|books| books.iter().find(|book| book[key] == name));
+        let found = self.get(part, key, name);
         found.unwrap_or_else(|| panic!("no {part} with {key} {name}: {:#}", self.0))
     }
 

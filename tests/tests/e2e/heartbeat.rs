@@ -99,7 +99,8 @@ fn heartbeats_reach_no_consumer_and_no_partition() {
         Reader::start(&all("at-edge"), &world.edge.mqtt()),
     ];
     wait::until_true("heartbeats come", wait::EVENTUALLY, || beats(&world) >= 10);
-    Device::start(DevicePlan::burst("dev", Version::V5, 1, 50), world.edge.mqtt()).finish();
+    let sent = Device::start(DevicePlan::burst("dev", Version::V5, 1, 50), world.edge.mqtt()).finish();
+    assert_eq!(sent.sends.len(), 50);
     let seen = beats(&world);
     wait::until_true("more come", wait::EVENTUALLY, || beats(&world) >= seen + 5);
     for reader in &readers {

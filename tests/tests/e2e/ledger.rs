@@ -16,7 +16,8 @@ const ROUNDS: usize = 8;
 
 fn burst(world: &World, name: &str, count: usize) {
     let plan = DevicePlan::burst(name, Version::V5, 1, count);
-    Device::start(plan, world.edge.mqtt()).finish();
+    let book = Device::start(plan, world.edge.mqtt()).finish();
+    assert!(book.acked.iter().all(|acked| *acked), "a burst is acknowledged");
 }
 
 fn assert_closed(world: &World) -> (Books, Books) {
@@ -24,6 +25,15 @@ fn assert_closed(world: &World) -> (Books, Books) {
     edge.assert_closed("edge");
     cloud.assert_closed("cloud");
     (edge, cloud)
+}
+
+/// Waits until the book of the cloud's reader `reader` has so many messages as acknowledged.
+fn await_acked(world: &World, count: u64) {
+    wait::until_true("the reader's book has all", wait::EVENTUALLY, || {
+        let books = Books::of(&world.cloud);
+        let book = books.get("readers", "reader", "reader");
+        book.is_some_and(|book| book["acked"] == count)
+    });
 }
 
 fn at_rest(node: &Node) -> Books {
@@ -39,10 +49,7 @@ fn the_books_close_after_traffic_and_the_command_says_so_running_and_at_rest() {
     burst(&world, "dev", MESSAGES);
     world.await_drained();
     wait::until_true("the reader has all", wait::EVENTUALLY, || reader.received() == MESSAGES);
-    let matched = |cloud: &Books| cloud.find("readers", "reader", "reader")["acked"].as_u64();
-    wait::until_true("the reader's book has all", wait::EVENTUALLY, || {
-        matched(&Books::of(&world.cloud)) == Some(MESSAGES as u64)
-    });
+    await_acked(&world, MESSAGES as u64);
     let (edge, cloud) = assert_closed(&world);
     assert_eq!(cloud.sum("lanes", "stored"), MESSAGES as u64);
     assert_eq!(cloud.0["log"]["appended"], MESSAGES);
@@ -142,8 +149,7 @@ fn counters_of_a_reader_survive_kill_9() {
     wait::until_true("the reader has all", wait::EVENTUALLY, || reader.received() == MESSAGES);
     // An orderly leave puts the cursor into a commit; a publish that is acknowledged afterwards shows that it is durable.
     let away = reader.leave();
-    let acked = |world: &World| Books::of(&world.cloud).find("readers", "reader", "reader")["acked"].as_u64();
-    wait::until_true("the books have all", wait::EVENTUALLY, || acked(&world) == Some(MESSAGES as u64));
+    await_acked(&world, MESSAGES as u64);
     let mut publisher = Client::connected(world.cloud.ready().mqtt, ConnectOptions::clean(Version::V5, "p"));
     for round in 1..=3u64 {
         publisher.publish("site/p/state", b"x".to_vec(), 1, 0);
@@ -175,7 +181,7 @@ fn a_reader_that_lags_and_lost_something_has_books_that_close() {
     }
     publisher.publish("site/kept-too/state", b"kept-too 0 ".to_vec(), 1, 0);
     assert!(publisher.poll_until(wait::SOON, |event| matches!(event, fellbeck_tests::mqtt::Event::Acked { .. })));
-    let unread = || Books::of(&world.edge).find("readers", "reader", "lagging")["unread"].as_u64();
+    let unread = || Books::of(&world.edge).get("readers", "reader", "lagging")?["unread"].as_u64();
     wait::until_true("all of it is behind the head", wait::EVENTUALLY, || {
         unread().is_some_and(|unread| unread > kept as u64)
     });
@@ -185,8 +191,8 @@ fn a_reader_that_lags_and_lost_something_has_books_that_close() {
     wait::until_true("what was not kept is counted", wait::EVENTUALLY, || {
         let books = Books::of(&world.edge);
         books.assert_closed("edge");
-        let book = books.find("readers", "reader", "lagging");
-        book["dropped"]["qos0_offline"] == 20 && book["unread"] == 0 && book["acked"] == kept + 1
+        let book = books.get("readers", "reader", "lagging");
+        book.is_some_and(|book| book["dropped"]["qos0_offline"] == 20 && book["unread"] == 0 && book["acked"] == kept + 1)
     });
 }
 
@@ -236,7 +242,8 @@ fn gaps_are_in_the_books() {
         size: 4096,
         ..DevicePlan::burst("lost", Version::V5, 1, MESSAGES)
     };
-    Device::start(plan, world.edge.mqtt()).finish();
+    let book = Device::start(plan, world.edge.mqtt()).finish();
+    assert!(book.acked.iter().all(|acked| *acked), "a burst is acknowledged");
     world.await_drained();
     assert_closed(&world);
     world.link.aim(None);
