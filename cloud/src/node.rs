@@ -14,11 +14,11 @@ use std::time::Duration;
 use fellbeck_broker::front::MqttServer;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
+use fellbeck_node::ledger::{LedgerArgs, LedgerSource, ReaderSource};
 use fellbeck_node::{
     BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
     wait,
 };
-use fellbeck_node::ledger::{LedgerArgs, LedgerSource, ReaderSource};
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::CloudIdentity;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
+use crate::dedup::index::DeviceIds;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
@@ -70,7 +71,7 @@ async fn serve(
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
-        places: places(streams.clone(), store),
+        places: places(config, streams.clone(), store)?,
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
@@ -144,16 +145,19 @@ fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
     Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
 }
 
-fn places(streams: Streams, store: &Store) -> Places {
+fn places(config: &CloudConfig, streams: Streams, store: &Store) -> Result<Places, NodeError> {
     let gaps = store
         .track(&track_name(GAPS_STREAM, 0))
         .expect("the store was opened with the gaps stream");
     let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
-    Places {
+    let device_ids = DeviceIds::load(store, config.dedup.scheme(), config.dedup.limits());
+    let device_ids = device_ids.map_err(|error| NodeError::State(error.to_string()))?;
+    Ok(Places {
         streams,
         gaps,
         track_names: Arc::new(track_names),
-    }
+        device_ids: Arc::new(device_ids),
+    })
 }
 
 /// One line on what was found, at the level that it deserves.
@@ -210,7 +214,9 @@ fn http_parts(link: &Arc<LinkParts>, metrics: Metrics, readers: ReaderSource) ->
         readiness.met(part);
     }
     let of_links = link.clone();
-    let ledger = LedgerSource::new(&link.store, readers, move |store| ledger::ledger(&of_links.edges, store));
+    let ledger = LedgerSource::new(&link.store, readers, move |store| {
+        ledger::ledger(&of_links.edges, store)
+    });
     let of_store = refresh(&link.store);
     let of_links = link.clone();
     let refresh = ledger.refresh(Arc::new(move || {

@@ -45,7 +45,12 @@ fn edges(link: &LinkParts) -> Vec<Value> {
 
 /// Sets the gauge `fellbeck_link_edges_health`.
 pub(crate) fn publish_health(link: &LinkParts) {
-    let edges: Vec<_> = link.edges.all().iter().map(|(_, slot)| slot.ledger().health()).collect();
+    let edges: Vec<_> = link
+        .edges
+        .all()
+        .iter()
+        .map(|(_, slot)| slot.ledger().health())
+        .collect();
     for health in LinkHealth::ALL {
         let count = edges.iter().filter(|of| **of == health).count();
         metrics::gauge!("fellbeck_link_edges_health", "state" => health.as_str()).set(count as f64);

@@ -110,9 +110,17 @@ impl LaneBooks {
                 ..LaneCounts::default()
             };
             let counts = stored.and_then(|stored| decode(&stored.value)).unwrap_or(new);
-            (track, LaneBook { counts, declared: BTreeMap::new() })
+            (
+                track,
+                LaneBook {
+                    counts,
+                    declared: BTreeMap::new(),
+                },
+            )
         });
-        let books = Self { lanes: Mutex::new(lanes.collect()) };
+        let books = Self {
+            lanes: Mutex::new(lanes.collect()),
+        };
         books.take_gaps(store);
         books
     }
@@ -229,7 +237,12 @@ mod tests {
     /// Frozen as version 1: `docs/format/ledger.md`.
     #[test]
     fn counters_have_the_bytes_of_the_documented_format() {
-        let counts = LaneCounts { through: 300, acked: 290, expired: 7, gap: 3 };
+        let counts = LaneCounts {
+            through: 300,
+            acked: 290,
+            expired: 7,
+            gap: 3,
+        };
         assert_eq!(&encode(counts)[..], [1, 0xAC, 0x02, 0xA2, 0x02, 7, 3]);
         assert_eq!(decode(&encode(counts)), Some(counts));
         assert_eq!(&key("lane/default/0")[..], b"ledger/lane/lane/default/0");
@@ -255,7 +268,11 @@ mod tests {
                 } else {
                     let first = random.random_range(1..180);
                     let last = first + random.random_range(0..15);
-                    let what = if random.random_bool(0.5) { Declared::Gap } else { Declared::Expired };
+                    let what = if random.random_bool(0.5) {
+                        Declared::Gap
+                    } else {
+                        Declared::Expired
+                    };
                     book.declare(first, last, what);
                     for at in first.max(w + 1)..=last {
                         plain[at as usize].get_or_insert(what);

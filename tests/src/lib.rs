@@ -9,10 +9,12 @@
 
 mod address;
 mod books;
+pub mod cgroup;
 mod command;
 mod device;
 pub mod disk;
 pub mod fuzz;
+pub mod gateway;
 mod hostile;
 mod http;
 mod ledger;

@@ -17,7 +17,7 @@ use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Moved, Tally};
+use super::append::{Appender, Built, Moved, Tally};
 use super::edges::{Command, Slot};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
 use crate::ledger::{LaneCounts, LaneId};
@@ -201,7 +201,11 @@ impl Driver {
         }
         let (edge, before) = (&self.edge, before.as_str());
         if health == LinkHealth::Degraded {
-            tracing::warn!(edge, before, "the link is degraded: it is open, and heartbeats do not come");
+            tracing::warn!(
+                edge,
+                before,
+                "the link is degraded: it is open, and heartbeats do not come"
+            );
         } else {
             tracing::info!(edge, before, health = health.as_str(), "the link carries data");
         }
@@ -297,12 +301,20 @@ impl Driver {
             self.slot.ledger().lane(&lane)
         });
         let appender = Appender::new(&self.parts.places, edge, (marks, counts), clock.wall(), clock.quality());
-        let (commit, moved, tally) = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
+        let Built {
+            commit,
+            moved,
+            tally,
+            intake,
+        } = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
         // Nothing of a refused submission was acknowledged: the edge sends it again on its next link.
         let ticket = self
             .submitter
             .submit(commit)
             .map_err(|error| Fault::Store(error.to_string()))?;
+        if let Some(intake) = intake {
+            intake.settle();
+        }
         marks.extend(moved.partitions.iter().copied());
         self.counts.insert(ingest.lane, moved.counts);
         let raw = ingest.entries.iter().map(IngestEntry::raw_len).sum();
@@ -319,6 +331,8 @@ impl Driver {
     /// Counts what was dropped, and writes one line for all gaps of an ingest.
     fn tell(&self, ingest: &Ingest, tally: &Tally) {
         metrics::counter!("fellbeck_link_duplicates_total").increment(tally.duplicates);
+        metrics::counter!("fellbeck_link_device_duplicates_total").increment(tally.device_duplicates);
+        metrics::counter!("fellbeck_link_bad_device_ids_total").increment(tally.bad_ids);
         let Some(first) = tally.gaps.first() else { return };
         let count = tally
             .gaps

@@ -84,7 +84,11 @@ mod tests {
         let beat = Beat {
             instance: 2,
             seq: 300,
-            said: Heartbeat { number: 7, interval_ms: 100, round_trip_ms: Some(4) },
+            said: Heartbeat {
+                number: 7,
+                interval_ms: 100,
+                round_trip_ms: Some(4),
+            },
             received_at: WallTime(9),
             waited_ms: 1,
         };

@@ -101,7 +101,8 @@ impl EdgeLedger {
         self.beats = true;
         self.monitor.set_patience(patience, tick);
         self.monitor.handle_flow(0, Flow::Moves, tick);
-        self.monitor.handle_beat(Duration::from_millis(beat.waited_ms) <= interval, tick);
+        self.monitor
+            .handle_beat(Duration::from_millis(beat.waited_ms) <= interval, tick);
         // The next one is awaited from now on.
         self.monitor.await_beat(tick);
         self.beat = Some(beat);

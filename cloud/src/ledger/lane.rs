@@ -168,17 +168,40 @@ mod tests {
     #[test]
     fn a_hole_that_nobody_declared_is_a_difference_for_ever() {
         let mut counts = LaneCounts::before(1);
-        counts.add(&Brought { first: 1, through: 10, stored: 7, heartbeats: 1, gap: 2, ..Brought::default() });
+        counts.add(&Brought {
+            first: 1,
+            through: 10,
+            stored: 7,
+            heartbeats: 1,
+            gap: 2,
+            ..Brought::default()
+        });
         assert_eq!(counts.book("barn", &lane(), None).difference, 0);
-        counts.add(&Brought { first: 14, through: 20, stored: 7, ..Brought::default() });
-        counts.add(&Brought { first: 21, through: 21, expired: 1, ..Brought::default() });
+        counts.add(&Brought {
+            first: 14,
+            through: 20,
+            stored: 7,
+            ..Brought::default()
+        });
+        counts.add(&Brought {
+            first: 21,
+            through: 21,
+            expired: 1,
+            ..Brought::default()
+        });
         assert_eq!(counts.book("barn", &lane(), None).difference, 3);
     }
 
     #[test]
     fn a_book_that_begins_in_the_middle_has_a_base() {
         let mut counts = LaneCounts::before(101);
-        counts.add(&Brought { first: 101, through: 110, stored: 8, known: 2, ..Brought::default() });
+        counts.add(&Brought {
+            first: 101,
+            through: 110,
+            stored: 8,
+            known: 2,
+            ..Brought::default()
+        });
         let book = counts.book("barn", &lane(), Some(115));
         assert_eq!((book.base, book.difference, book.waiting), (100, 0, Some(5)));
     }
@@ -186,11 +209,22 @@ mod tests {
     /// Frozen as version 1: `docs/format/ledger.md`.
     #[test]
     fn counters_have_the_bytes_of_the_documented_format() {
-        let counts = LaneCounts { base: 1, through: 300, stored: 290, known: 2, heartbeats: 3, expired: 4, gap: 0 };
+        let counts = LaneCounts {
+            base: 1,
+            through: 300,
+            stored: 290,
+            known: 2,
+            heartbeats: 3,
+            expired: 4,
+            gap: 0,
+        };
         let put = counts.put("barn", &lane());
         assert_eq!(&put.key[..], b"ledger/link/\x04barn\x02\x07default\x00");
         assert_eq!(&put.value[..], [1, 1, 0xAC, 2, 0xA2, 2, 2, 3, 4, 0]);
-        assert_eq!(LaneCounts::decode(&put.key, &put.value), Some(("barn".into(), lane(), counts)));
+        assert_eq!(
+            LaneCounts::decode(&put.key, &put.value),
+            Some(("barn".into(), lane(), counts))
+        );
         for cut in 0..put.value.len() {
             assert_eq!(LaneCounts::decode(&put.key, &put.value[..cut]), None);
         }

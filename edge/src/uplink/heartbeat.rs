@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use fellbeck_core::{ClockQuality, CommitNumber, Properties, QoS, Record, RecordBlockBuilder, Seq, Tick, TrackId, WallTime};
+use fellbeck_core::{
+    ClockQuality, CommitNumber, Properties, QoS, Record, RecordBlockBuilder, Seq, Tick, TrackId, WallTime,
+};
 use fellbeck_link::health::{Flow, HealthMonitor, LinkHealth};
 use fellbeck_link::heartbeat::Heartbeat;
 use fellbeck_link::{LaneBounds, LaneIndex};
@@ -46,7 +48,13 @@ pub(super) struct Heart {
 
 impl Heart {
     /// A heart of the edge `edge`, for `lanes` lanes of which `lane` carries its beats.
-    pub(super) fn new(interval: Duration, edge: &str, (lane, track): (LaneIndex, TrackId), lanes: usize, store: &Store) -> Self {
+    pub(super) fn new(
+        interval: Duration,
+        edge: &str,
+        (lane, track): (LaneIndex, TrackId),
+        lanes: usize,
+        store: &Store,
+    ) -> Self {
         let (submitter, answers) = store.submitter(1);
         Self {
             interval,
@@ -155,7 +163,11 @@ impl Heart {
 
     /// The heartbeat is committed: from here on it is on its way.
     pub(super) fn handle_committed(&mut self, committed: Committed, tick: Tick) {
-        let seq = self.find(committed.commit);
+        let Some(seq) = self.find(committed.commit) else {
+            // The policy of the lane has set it aside or thinned it out: it says nothing.
+            self.beat = Beat::None;
+            return self.monitor.handle_beat(false, tick);
+        };
         let since = (self.monitor.health() != LinkHealth::Down).then_some(tick);
         self.beat = Beat::OnItsWay { seq, since };
         if let Some(w) = self.watermarks[self.lane.as_usize()] {
@@ -163,18 +175,17 @@ impl Heart {
         }
     }
 
-    /// Position of the heartbeat; where memory has moved on already, the end of its lane, which is a moment later.
-    fn find(&self, commit: CommitNumber) -> Seq {
-        let found = match self.store.tail().read(commit, 1) {
-            TailRead::Blocks(blocks) => blocks.into_iter().find(|block| block.commit == commit),
-            TailRead::Behind | TailRead::Empty => None,
+    /// Position of the heartbeat; where memory has moved on already, the end of its lane, which is a moment later. `None`: it got none.
+    fn find(&self, commit: CommitNumber) -> Option<Seq> {
+        let blocks = match self.store.tail().read(commit, 1) {
+            TailRead::Blocks(blocks) => blocks,
+            TailRead::Empty => return None,
+            TailRead::Behind => return Some(Seq(self.store.bounds(self.track).end.0.saturating_sub(1))),
         };
-        let seq = found.and_then(|block| {
-            let track = block.tracks.iter().find(|track| track.track == self.track)?;
-            let index = track.block.iter().position(|record| record.topic == self.topic)?;
-            Some(track.first.plus(index as u64))
-        });
-        seq.unwrap_or_else(|| Seq(self.store.bounds(self.track).end.0.saturating_sub(1)))
+        let block = blocks.into_iter().find(|block| block.commit == commit)?;
+        let track = block.tracks.iter().find(|track| track.track == self.track)?;
+        let index = track.block.iter().position(|record| record.topic == self.topic)?;
+        Some(track.first.plus(index as u64))
     }
 
     /// W of a lane has moved.
@@ -187,7 +198,9 @@ impl Heart {
     }
 
     fn came_back(&mut self, w: Seq, tick: Tick) {
-        let Beat::OnItsWay { seq, since } = self.beat else { return };
+        let Beat::OnItsWay { seq, since } = self.beat else {
+            return;
+        };
         if w < seq {
             return;
         }

@@ -132,7 +132,9 @@ impl UplinkState {
                 before,
                 "the link is degraded: it is open, and nothing gets through to the cloud"
             ),
-            LinkHealth::Draining | LinkHealth::Up => tracing::info!(before, health = health.as_str(), "the link carries data"),
+            LinkHealth::Draining | LinkHealth::Up => {
+                tracing::info!(before, health = health.as_str(), "the link carries data")
+            }
             LinkHealth::Down => {}
         }
     }

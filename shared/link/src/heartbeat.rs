@@ -67,9 +67,16 @@ mod tests {
 
     #[test]
     fn a_heartbeat_comes_back_from_its_bytes() {
-        let beat = Heartbeat { number: 7, interval_ms: 15_000, round_trip_ms: None };
+        let beat = Heartbeat {
+            number: 7,
+            interval_ms: 15_000,
+            round_trip_ms: None,
+        };
         assert_eq!(beat.encode(), b"1 7 15000 -");
-        let measured = Heartbeat { round_trip_ms: Some(12), ..beat };
+        let measured = Heartbeat {
+            round_trip_ms: Some(12),
+            ..beat
+        };
         assert_eq!(measured.encode(), b"1 7 15000 12");
         for beat in [beat, measured] {
             assert_eq!(Heartbeat::decode(&beat.encode()), Some(beat));
@@ -81,7 +88,15 @@ mod tests {
     fn what_is_no_heartbeat_is_refused_without_a_panic() {
         let digits = "9".repeat(1000);
         let long = format!("1 {digits} 1 -");
-        for payload in [&b""[..], b"1", b"2 7 15000 -", b"1 -1 5 -", b"1 7 15000", b"\xff\xfe", long.as_bytes()] {
+        for payload in [
+            &b""[..],
+            b"1",
+            b"2 7 15000 -",
+            b"1 -1 5 -",
+            b"1 7 15000",
+            b"\xff\xfe",
+            long.as_bytes(),
+        ] {
             assert_eq!(Heartbeat::decode(payload), None);
         }
         for n in 0..=u8::MAX {

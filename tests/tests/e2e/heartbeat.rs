@@ -25,20 +25,30 @@ fn status(node: &fellbeck_tests::Node) -> serde_json::Value {
 }
 
 fn edge_health(world: &World) -> String {
-    status(&world.edge)["uplink"]["health"].as_str().unwrap_or("none").to_owned()
+    status(&world.edge)["uplink"]["health"]
+        .as_str()
+        .unwrap_or("none")
+        .to_owned()
 }
 
 fn cloud_health(world: &World) -> String {
-    status(&world.cloud)["edges"][0]["health"].as_str().unwrap_or("none").to_owned()
+    status(&world.cloud)["edges"][0]["health"]
+        .as_str()
+        .unwrap_or("none")
+        .to_owned()
 }
 
 fn beats(world: &World) -> u64 {
-    status(&world.cloud)["edges"][0]["heartbeat"]["number"].as_u64().unwrap_or(0)
+    status(&world.cloud)["edges"][0]["heartbeat"]["number"]
+        .as_u64()
+        .unwrap_or(0)
 }
 
 fn await_health(world: &World, health: &str, within: Duration) {
     let what = format!("the link is {health} on both sides");
-    wait::until_true(&what, within, || edge_health(world) == health && cloud_health(world) == health);
+    wait::until_true(&what, within, || {
+        edge_health(world) == health && cloud_health(world) == health
+    });
 }
 
 #[test]
@@ -48,12 +58,18 @@ fn a_black_hole_is_degraded_within_two_heartbeats_and_heals() {
     await_health(&world, "up", wait::SOON);
     let beat = status(&world.cloud)["edges"][0]["heartbeat"].clone();
     assert_eq!(beat["interval_ms"], 3000, "{beat}");
-    assert!(beat["last_round_trip_ms"].is_u64(), "the second one tells of the first: {beat}");
+    assert!(
+        beat["last_round_trip_ms"].is_u64(),
+        "the second one tells of the first: {beat}"
+    );
 
     world.link.cut();
     let cut = Instant::now();
     await_health(&world, "degraded", 2 * INTERVAL + SLACK);
-    println!("degraded on both sides {:?} after the cut, interval {INTERVAL:?}", cut.elapsed());
+    println!(
+        "degraded on both sides {:?} after the cut, interval {INTERVAL:?}",
+        cut.elapsed()
+    );
     let state = status(&world.edge)["uplink"]["link"]["state"].clone();
     assert_eq!(state, "connected", "the socket is open");
     assert_eq!(world.edge.metric(names::LINK_UP, ""), 1.0);
@@ -65,7 +81,11 @@ fn a_black_hole_is_degraded_within_two_heartbeats_and_heals() {
 
     world.link.heal();
     await_health(&world, "up", wait::EVENTUALLY);
-    assert_eq!(world.edge.metric("fellbeck_link_connects_total", ""), 1.0, "it is the same connection");
+    assert_eq!(
+        world.edge.metric("fellbeck_link_connects_total", ""),
+        1.0,
+        "it is the same connection"
+    );
     Books::of(&world.cloud).assert_closed("cloud");
     Books::of(&world.edge).assert_closed("edge");
 }
@@ -83,8 +103,13 @@ fn a_link_that_is_lost_is_down_and_leaves_one_heartbeat_at_most() {
     assert!(world.records_queued() <= 1, "{} queued", world.records_queued());
     world.start_cloud();
     let known = status(&world.cloud)["edges"][0].clone();
-    assert!(known["heartbeat"]["number"].as_u64() >= Some(3), "the last heartbeat is durable: {known}");
-    wait::until_true("it goes on", wait::EVENTUALLY, || edge_health(&world) == "up" && cloud_health(&world) == "up");
+    assert!(
+        known["heartbeat"]["number"].as_u64() >= Some(3),
+        "the last heartbeat is durable: {known}"
+    );
+    wait::until_true("it goes on", wait::EVENTUALLY, || {
+        edge_health(&world) == "up" && cloud_health(&world) == "up"
+    });
 }
 
 #[test]
@@ -118,7 +143,9 @@ fn heartbeats_can_be_turned_off() {
     let world = World::start_with(|edge, _| {
         edge.set("uplink.heartbeat_ms", "0");
     });
-    wait::until_true("the link is up", wait::EVENTUALLY, || world.edge.metric(names::LINK_UP, "") == 1.0);
+    wait::until_true("the link is up", wait::EVENTUALLY, || {
+        world.edge.metric(names::LINK_UP, "") == 1.0
+    });
     wait::throughout("nothing is put in", Duration::from_secs(1), || {
         world.edge.metric(names::TRACK_END, names::DEFAULT_LANE) == 0.0
     });

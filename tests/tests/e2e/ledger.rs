@@ -125,7 +125,11 @@ fn the_books_close_at_once_after_each_kill_of_either_side() {
     drop(holder);
     world.await_drained();
     let (_, cloud) = assert_closed(&world);
-    assert_eq!(cloud.sum("lanes", "stored"), world.records_in_log() as u64, "the log holds what the lanes brought");
+    assert_eq!(
+        cloud.sum("lanes", "stored"),
+        world.records_in_log() as u64,
+        "the log holds what the lanes brought"
+    );
     assert_eq!(cloud.0["log"]["others"], 0, "and nothing else");
     assert_eq!(cloud.sum("lanes", "gap"), 0);
 }
@@ -153,7 +157,10 @@ fn counters_of_a_reader_survive_kill_9() {
     let mut publisher = Client::connected(world.cloud.ready().mqtt, ConnectOptions::clean(Version::V5, "p"));
     for round in 1..=3u64 {
         publisher.publish("site/p/state", b"x".to_vec(), 1, 0);
-        assert!(publisher.poll_until(wait::SOON, |event| matches!(event, fellbeck_tests::mqtt::Event::Acked { .. })));
+        assert!(publisher.poll_until(wait::SOON, |event| matches!(
+            event,
+            fellbeck_tests::mqtt::Event::Acked { .. }
+        )));
         world.kill_cloud();
         world.start_cloud();
         let books = Books::of(&world.cloud);
@@ -180,7 +187,10 @@ fn a_reader_that_lags_and_lost_something_has_books_that_close() {
         publisher.publish("site/lost/state", format!("lost {n} ").into_bytes(), 0, n);
     }
     publisher.publish("site/kept-too/state", b"kept-too 0 ".to_vec(), 1, 0);
-    assert!(publisher.poll_until(wait::SOON, |event| matches!(event, fellbeck_tests::mqtt::Event::Acked { .. })));
+    assert!(publisher.poll_until(wait::SOON, |event| matches!(
+        event,
+        fellbeck_tests::mqtt::Event::Acked { .. }
+    )));
     let unread = || Books::of(&world.edge).get("readers", "reader", "lagging")?["unread"].as_u64();
     wait::until_true("all of it is behind the head", wait::EVENTUALLY, || {
         unread().is_some_and(|unread| unread > kept as u64)
@@ -192,7 +202,9 @@ fn a_reader_that_lags_and_lost_something_has_books_that_close() {
         let books = Books::of(&world.edge);
         books.assert_closed("edge");
         let book = books.get("readers", "reader", "lagging");
-        book.is_some_and(|book| book["dropped"]["qos0_offline"] == 20 && book["unread"] == 0 && book["acked"] == kept + 1)
+        book.is_some_and(|book| {
+            book["dropped"]["qos0_offline"] == 20 && book["unread"] == 0 && book["acked"] == kept + 1
+        })
     });
 }
 
@@ -208,7 +220,9 @@ fn what_expired_on_its_way_is_in_the_books_of_both_sides() {
         let message = Publish::new("site/short/state", format!("short {id} ")).qos(1).id(id);
         // Message Expiry Interval: 1 s.
         let message = message.property([2, 0, 0, 0, 1]);
-        connection.send(&encode::publish(Version::V5, &message)).expect("the connection is open");
+        connection
+            .send(&encode::publish(Version::V5, &message))
+            .expect("the connection is open");
         let answer = connection.recv(wait::SOON).expect("the connection is open");
         assert!(matches!(answer, Some(Packet::Ack { .. })), "{answer:?}");
     }
@@ -258,7 +272,8 @@ fn gaps_are_in_the_books() {
         let cloud = Books::of(&world.cloud);
         cloud.assert_closed("cloud");
         let lanes = |column: &str| cloud.sum("lanes", column);
-        lanes("stored") + lanes("gap") + lanes("heartbeats") == world.edge.metric(names::TRACK_END, names::DEFAULT_LANE) as u64
+        lanes("stored") + lanes("gap") + lanes("heartbeats")
+            == world.edge.metric(names::TRACK_END, names::DEFAULT_LANE) as u64
     });
     assert_closed(&world);
 }
@@ -316,7 +331,12 @@ fn plant(cloud: &Node) {
 #[test]
 fn a_ledger_that_cannot_be_had_exits_2() {
     for kind in [Kind::Edge, Kind::Cloud] {
-        let missing = run_to_end(kind.binary(), &["ledger", "--url", "127.0.0.1:1"], &[], wait::EVENTUALLY);
+        let missing = run_to_end(
+            kind.binary(),
+            &["ledger", "--url", "127.0.0.1:1"],
+            &[],
+            wait::EVENTUALLY,
+        );
         assert_eq!(missing.code, Some(2), "{}", missing.text());
         assert!(missing.err.starts_with("error: "), "{}", missing.err);
     }

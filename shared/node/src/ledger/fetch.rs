@@ -27,7 +27,10 @@ pub(super) fn fetch(address: &str) -> Result<Ledger, String> {
     let request = format!("GET {PATH} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| fault(&error))?;
     let mut answer = Vec::new();
-    stream.take(BYTES_MAX).read_to_end(&mut answer).map_err(|error| fault(&error))?;
+    stream
+        .take(BYTES_MAX)
+        .read_to_end(&mut answer)
+        .map_err(|error| fault(&error))?;
     parse(&answer).map_err(|error| fault(&error))
 }
 
@@ -49,7 +52,12 @@ mod tests {
     #[test]
     fn an_answer_that_is_no_ledger_is_an_error() {
         assert!(parse(b"HTTP/1.0 200 OK\r\n\r\n{\"node\":\"edge\"}").is_ok());
-        for answer in [&b""[..], b"HTTP/1.0 404 Not Found\r\n\r\n{}", b"HTTP/1.0 200 OK\r\n\r\n[1", b"\r\n\r\n"] {
+        for answer in [
+            &b""[..],
+            b"HTTP/1.0 404 Not Found\r\n\r\n{}",
+            b"HTTP/1.0 200 OK\r\n\r\n[1",
+            b"\r\n\r\n",
+        ] {
             assert!(parse(answer).is_err());
         }
     }

@@ -62,7 +62,10 @@ pub fn readers(books: &Books, store: Option<&Store>) -> (Vec<ReaderBook>, Reader
             Some(_) => None,
         };
         let ledger = &reader.ledger;
-        let dropped = ledger.dropped.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count));
+        let dropped = ledger
+            .dropped
+            .iter()
+            .map(|(reason, count)| (reason.as_str().to_owned(), *count));
         ReaderBook {
             reader: reader.name.clone(),
             connected: reader.connected,

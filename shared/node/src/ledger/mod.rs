@@ -161,7 +161,14 @@ impl LaneBook {
     /// Strikes the balance.
     #[must_use]
     pub fn balanced(mut self) -> Self {
-        let right = [self.base, self.stored, self.known, self.heartbeats, self.expired, self.gap];
+        let right = [
+            self.base,
+            self.stored,
+            self.known,
+            self.heartbeats,
+            self.expired,
+            self.gap,
+        ];
         self.difference = difference(self.through, right);
         self.waiting = self.edge_appended.map(|appended| appended.saturating_sub(self.through));
         self
@@ -203,7 +210,11 @@ impl Ledger {
         let tracks = self.tracks.iter().map(|book| book.difference);
         let lanes = self.lanes.iter().map(|book| book.difference);
         let log = self.log.iter().map(|book| book.difference);
-        let open = tracks.chain(lanes).chain(log).filter(|difference| *difference != 0).count() as u64;
+        let open = tracks
+            .chain(lanes)
+            .chain(log)
+            .filter(|difference| *difference != 0)
+            .count() as u64;
         let readers = self.readers.iter().filter(|book| book.difference != 0).count() as u64;
         // Those that do not close are listed first, so the total is the larger only where the list is full.
         self.open = open + readers.max(self.readers_total.open);
@@ -213,7 +224,8 @@ impl Ledger {
 
     /// Sets the gauges `fellbeck_ledger_open_books` and `fellbeck_ledger_difference`.
     pub fn publish(&self) {
-        let sum = |differences: &mut dyn Iterator<Item = i64>| differences.map(|d| d.unsigned_abs() as f64).sum::<f64>();
+        let sum =
+            |differences: &mut dyn Iterator<Item = i64>| differences.map(|d| d.unsigned_abs() as f64).sum::<f64>();
         let kinds = [
             ("track", sum(&mut self.tracks.iter().map(|book| book.difference))),
             ("lane", sum(&mut self.lanes.iter().map(|book| book.difference))),
@@ -233,7 +245,14 @@ mod tests {
 
     fn closing() -> Ledger {
         Ledger {
-            tracks: vec![TrackBook { appended: 10, acked: 4, queued: 3, expired: 2, gap: 1, ..TrackBook::default() }],
+            tracks: vec![TrackBook {
+                appended: 10,
+                acked: 4,
+                queued: 3,
+                expired: 2,
+                gap: 1,
+                ..TrackBook::default()
+            }],
             lanes: vec![LaneBook {
                 through: 30,
                 base: 5,
@@ -287,7 +306,10 @@ mod tests {
 
     #[test]
     fn lanes_that_claim_more_than_the_log_got_do_not_close() {
-        let lanes = [LaneBook { stored: 11, ..LaneBook::default() }];
+        let lanes = [LaneBook {
+            stored: 11,
+            ..LaneBook::default()
+        }];
         assert_eq!(LogBook::of(10, &lanes).difference, -1);
         assert_eq!(LogBook::of(12, &lanes).others, 1);
     }
