@@ -5,7 +5,7 @@
 //! declared, else as acked. After a kill the cloud may tell a W beyond the last counters; what expired in between, at most what
 //! was acknowledged within a second, then counts as acked. The cloud's own book of the lane is exact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -96,11 +96,15 @@ impl LaneBook {
 pub(crate) struct LaneBooks {
     // Held for a few instructions, never across an await.
     lanes: Mutex<BTreeMap<TrackId, LaneBook>>,
+    /// Tracks that write nothing to flash, nor may their books.
+    unwritten: BTreeSet<TrackId>,
 }
 
 impl LaneBooks {
-    /// The books as the store has them. Blocks. What was acknowledged before there were books counts as acked.
-    pub(crate) fn load(store: &Store) -> Self {
+    /// The books as the store has them. Blocks. What was acknowledged before there were books counts as acked, and so does what
+    /// was acknowledged in a lane in memory before this start. `unwritten` are the tracks of such lanes.
+    pub(crate) fn load(store: &Store, unwritten: &[String]) -> Self {
+        let unwritten: BTreeSet<_> = unwritten.iter().filter_map(|name| store.track(name)).collect();
         let lanes = store.tracks().into_iter().map(|(track, name)| {
             let stored = store.get(Space::Node, &key(&name)).ok().flatten();
             let acked = store.bounds(track).acked.0;
@@ -110,16 +114,18 @@ impl LaneBooks {
                 ..LaneCounts::default()
             };
             let counts = stored.and_then(|stored| decode(&stored.value)).unwrap_or(new);
-            (
-                track,
-                LaneBook {
-                    counts,
-                    declared: BTreeMap::new(),
-                },
-            )
+            let mut book = LaneBook {
+                counts,
+                declared: BTreeMap::new(),
+            };
+            if unwritten.contains(&track) {
+                book.advance(acked);
+            }
+            (track, book)
         });
         let books = Self {
             lanes: Mutex::new(lanes.collect()),
+            unwritten: unwritten.clone(),
         };
         books.take_gaps(store);
         books
@@ -139,16 +145,16 @@ impl LaneBooks {
         self.lock().entry(track).or_default().declare(first.0, last.0, what);
     }
 
-    /// W of a lane has moved. Returns the entry that goes into the commit of the cursor.
-    pub(crate) fn advance(&self, track: TrackId, name: &str, w: Seq) -> Put {
+    /// W of a lane has moved. Returns the entry that goes into the commit of the cursor; none for a lane in memory.
+    pub(crate) fn advance(&self, track: TrackId, name: &str, w: Seq) -> Option<Put> {
         let mut lanes = self.lock();
         let book = lanes.entry(track).or_default();
         book.advance(w.0);
-        Put {
+        (!self.unwritten.contains(&track)).then(|| Put {
             space: Space::Node,
             key: key(name),
             value: encode(book.counts),
-        }
+        })
     }
 
     fn counts(&self, track: TrackId) -> LaneCounts {

@@ -26,7 +26,7 @@ use fellbeck_store::{OpenReport, Store, StoreConfig};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::config::EdgeConfig;
+use crate::config::{Durability, EdgeConfig};
 use crate::downlink::{DownlinkParts, DownlinkState};
 use crate::ledger::LaneBooks;
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
@@ -75,7 +75,7 @@ async fn serve(
     let broker = broker_parts(config, &name, store, &uplink_state)?;
     let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
     let downlink_state = Arc::new(DownlinkState::default());
-    let books = Arc::new(LaneBooks::load(store));
+    let books = Arc::new(LaneBooks::load(store, &unwritten(config)));
     let shown = Shown {
         links: (uplink_state.clone(), downlink_state.clone()),
         books: books.clone(),
@@ -263,12 +263,19 @@ fn http_parts(name: &str, store: &Store, metrics: Metrics, shown: Shown) -> Http
     }
 }
 
+/// Tracks of the lanes that are kept in memory only.
+fn unwritten(config: &EdgeConfig) -> Vec<String> {
+    let rules = config.forward_rules().into_iter();
+    let in_memory = rules.filter(|rule| rule.durability == Durability::Memory);
+    in_memory.map(|rule| track_name(&rule.lane)).collect()
+}
+
 /// `fellbeck-edge ledger`: the books of the running node, or of its store at rest.
 pub(crate) fn ledger(config: &EdgeConfig, args: &LedgerArgs) -> ExitCode {
     let open = || {
         let data_dir = config.data_dir.as_ref().ok_or(NodeError::NoDataDir)?;
         Ok(fellbeck_store::open(&data_dir.join("store"), store_config(config))?.0)
     };
-    let make = |store: &Store| Ok(LaneBooks::load(store).ledger(store));
+    let make = |store: &Store| Ok(LaneBooks::load(store, &unwritten(config)).ledger(store));
     ledger_command(args, &config.http.listen, open, make)
 }

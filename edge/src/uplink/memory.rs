@@ -25,7 +25,7 @@ pub(crate) struct Memory {
     log_id: Option<[u8; 16]>,
     log_id_is_new: bool,
     /// W that was not submitted yet, per track, and the book of the lane up to there.
-    acked: BTreeMap<TrackId, (Seq, Put)>,
+    acked: BTreeMap<TrackId, (Seq, Option<Put>)>,
     books: Arc<LaneBooks>,
 }
 
@@ -77,7 +77,7 @@ impl Memory {
             value: Bytes::copy_from_slice(&id),
         });
         // In the commit of the cursor, so that the book is never of another W.
-        let books = self.acked.values().map(|(_, book)| book.clone());
+        let books = self.acked.values().filter_map(|(_, book)| book.clone());
         let commit = Commit {
             acked: self.acked.iter().map(|(track, (seq, _))| (*track, *seq)).collect(),
             puts: puts.into_iter().chain(books).collect(),
