@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 mod address;
+pub mod cgroup;
 mod command;
 mod device;
 pub mod disk;
