@@ -141,7 +141,11 @@ mod tests {
         assert_eq!(counted(&[(1, 6), (8, 11)], &[(6, 8)], 1, 11), (8, 2, 0));
         assert_eq!(counted(&[(1, 11)], &[(4, 6)], 1, 11), (8, 2, 0), "inside a span");
         assert_eq!(counted(&[(1, 11)], &[(4, 6)], 5, 11), (5, 1, 0), "cut by the start");
-        assert_eq!(counted(&[(1, 6)], &[(4, 9)], 1, 11), (3, 5, 2), "over the end of a span");
+        assert_eq!(
+            counted(&[(1, 6)], &[(4, 9)], 1, 11),
+            (3, 5, 2),
+            "over the end of a span"
+        );
         assert_eq!(counted(&[], &[], 11, 11), (0, 0, 0));
     }
 
@@ -164,7 +168,8 @@ mod tests {
             };
             let (spans, gaps) = (ranges(), ranges());
             let (from, end) = (random.random_range(1..30), random.random_range(30..70));
-            let inside = |ranges: &[(u64, u64)], at: u64| ranges.iter().any(|(first, end)| (*first..*end).contains(&at));
+            let inside =
+                |ranges: &[(u64, u64)], at: u64| ranges.iter().any(|(first, end)| (*first..*end).contains(&at));
             let mut expected = (0, 0, 0);
             for at in from..end {
                 match (inside(&gaps, at), inside(&spans, at)) {
