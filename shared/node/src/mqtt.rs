@@ -93,6 +93,7 @@ pub fn start_mqtt(
 /// The bounds of the session core: those of the configuration over those of the node.
 fn limits(mqtt: &MqttConfig, session: &SessionConfig, node: CoreLimits) -> CoreLimits {
     CoreLimits {
+        clock_runs_since: NodeClock::start().runs_since(),
         receive_maximum: mqtt.receive_maximum,
         in_flight_max: session.in_flight_max,
         session_queue_records: session.queue_records_max as usize,

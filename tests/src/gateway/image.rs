@@ -32,6 +32,8 @@ pub(crate) fn make(root: &Path, target: &Path, label: &str, mib: usize) {
         "-F",
         "-t",
         "ext4",
+        "-b",
+        "4096",
         "-E",
         "lazy_itable_init=0,lazy_journal_init=0",
         "-L",

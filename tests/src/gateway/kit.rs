@@ -1,6 +1,6 @@
 //! What a machine is made of: kernel and modules, busybox, the C library, and the cross-built edge.
 //!
-//! In: what `tests/gateway.sh` made below `target/gateway`, and the cross compiler's libraries. Out: paths, the RAM file system, and a disk with
+//! In: what `tests/gateway.sh` made below `target/gateway` (another edge by `FELLBECK_GATEWAY_EDGE`), and the cross compiler's libraries. Out: paths, the RAM file system, and a disk with
 //! the system, both made anew for each run of the tests. Reads no network.
 
 use std::collections::HashMap;
@@ -48,7 +48,10 @@ impl Kit {
     pub fn make(dir: &Path) -> Result<Self, String> {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/gateway");
         let linux = home.join("kit/linux");
-        let edge = home.join("aarch64-unknown-linux-gnu/gateway/fellbeck-edge");
+        let edge = std::env::var_os("FELLBECK_GATEWAY_EDGE").map_or_else(
+            || home.join("aarch64-unknown-linux-gnu/gateway/fellbeck-edge"),
+            PathBuf::from,
+        );
         let busybox = linux.join("bin/busybox");
         for (file, how) in [(&busybox, "kit"), (&home.join("kit/made-by"), "kit"), (&edge, "build")] {
             if !file.exists() {

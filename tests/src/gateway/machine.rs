@@ -146,7 +146,10 @@ impl Machine {
                 "driver=nbd,node-name=data,cache.no-flush=off,server.type=unix,server.path={}",
                 flash.socket().display()
             ))
-            .args(["-device", "virtio-blk-pci,drive=data,write-cache=on,addr=5"])
+            .args([
+                "-device",
+                "virtio-blk-pci,drive=data,write-cache=on,logical_block_size=4096,physical_block_size=4096,addr=5",
+            ])
             .args(["-netdev", &network])
             .args(["-device", "virtio-net-pci,netdev=net,romfile=,addr=6"])
             .args(["-device", "virtio-rng-pci,addr=7"])

@@ -13,8 +13,9 @@ use std::path::Path;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// What a drive writes whole or not at all.
-pub(crate) const SECTOR: usize = 512;
+/// What a drive writes whole or not at all: a block of ext4. Smaller ones would find a weakness of the journal of ext4 in Linux 6.1, which does
+/// not mount after a commit block that was written in part.
+pub(crate) const SECTOR: usize = 4096;
 /// Bytes of the cache.
 const CACHE_MAX: usize = 32 << 20;
 

@@ -25,7 +25,7 @@ const LANE: TrackId = TrackId(0);
 const LOCAL: TrackId = TrackId(1);
 const CHILD: &str = "FELLBECK_POWER_CUT_CHILD";
 /// Cuts in the gate, per layout.
-const SHORT: u64 = 20;
+const SHORT: u64 = 120;
 /// Cuts of one disk before an empty one takes its place.
 const LIFE: u64 = 40;
 /// Operations before a cut, at most.

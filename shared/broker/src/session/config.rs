@@ -100,6 +100,9 @@ pub struct CoreLimits {
     /// Longest session expiry in seconds, also for 3.1.1 sessions that never end by themselves. `u32::MAX`: no bound.
     /// Default 30 days.
     pub session_expiry_max_secs: u32,
+    /// Since when the wall clock runs, that is when the machine was started, by this very clock. Where no time source sets the clock, times before
+    /// it are of another clock and tell nothing: a machine without a battery clock may have been in 1970 then. Default 0: all may be compared.
+    pub clock_runs_since: WallTime,
     /// Bytes of the commit under construction at which the front should stop reading. Default 1 MiB.
     pub commit_bytes_max: usize,
     /// Submissions not yet durable at which the front should stop reading. Default 64.
@@ -126,6 +129,7 @@ impl Default for CoreLimits {
             will_bytes_max: 64 << 20,
             groups_max: 10_000,
             session_expiry_max_secs: 30 * 24 * 3600,
+            clock_runs_since: WallTime(0),
             commit_bytes_max: 1 << 20,
             outstanding_max: 64,
             reads_max: 4,

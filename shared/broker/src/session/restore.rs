@@ -230,15 +230,20 @@ impl Core {
 
     /// The delay of a will and the expiry go on from when the session lost its connection.
     fn restore_timers(&mut self, key: SessionKey, now: Now) {
+        let runs_since = self.config.limits.clock_runs_since;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        // Only what one clock has told counts: a time source at both moments, or a machine that has not been started since.
         let away_secs = match session.left {
-            // Only where both clocks are known does the time that passed count.
-            Some((at, clock)) if clock != ClockQuality::Unknown && now.clock != ClockQuality::Unknown => {
+            Some((_, ClockQuality::Unknown)) | None => 0,
+            _ if now.clock == ClockQuality::Unknown => 0,
+            Some((at, clock))
+                if at >= runs_since || (clock, now.clock) == (ClockQuality::Synced, ClockQuality::Synced) =>
+            {
                 now.wall.0.saturating_sub(at.0) / 1000
             }
-            _ => 0,
+            Some(_) => 0,
         };
         let due = |secs: u32| {
             now.tick
