@@ -33,7 +33,7 @@ pub struct TrackLedger {
 /// Positions by what is at them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Records in segments.
+    /// Records in segments, or in memory where the track is never written.
     pub records: u64,
     /// Inside declared gaps.
     pub gap: u64,
@@ -99,7 +99,9 @@ impl Catalog {
             let span = spans.iter().find(|span| span.track == track)?;
             Some((span.first.0, span.end.0))
         });
-        let spans: Vec<_> = spans.filter(|(_, end)| *end > from.0).collect();
+        // What is in memory is held without a hole up to the end.
+        let in_memory = state.ring.first().map(|first| (first.0, state.end.0));
+        let spans: Vec<_> = spans.chain(in_memory).filter(|(_, end)| *end > from.0).collect();
         let gaps = state.gaps.iter().map(|gap| (gap.first.0, gap.last.0.saturating_add(1)));
         count(&spans, gaps, from.0, state.end.0)
     }
@@ -141,7 +143,11 @@ mod tests {
         assert_eq!(counted(&[(1, 6), (8, 11)], &[(6, 8)], 1, 11), (8, 2, 0));
         assert_eq!(counted(&[(1, 11)], &[(4, 6)], 1, 11), (8, 2, 0), "inside a span");
         assert_eq!(counted(&[(1, 11)], &[(4, 6)], 5, 11), (5, 1, 0), "cut by the start");
-        assert_eq!(counted(&[(1, 6)], &[(4, 9)], 1, 11), (3, 5, 2), "over the end of a span");
+        assert_eq!(
+            counted(&[(1, 6)], &[(4, 9)], 1, 11),
+            (3, 5, 2),
+            "over the end of a span"
+        );
         assert_eq!(counted(&[], &[], 11, 11), (0, 0, 0));
     }
 
@@ -164,7 +170,8 @@ mod tests {
             };
             let (spans, gaps) = (ranges(), ranges());
             let (from, end) = (random.random_range(1..30), random.random_range(30..70));
-            let inside = |ranges: &[(u64, u64)], at: u64| ranges.iter().any(|(first, end)| (*first..*end).contains(&at));
+            let inside =
+                |ranges: &[(u64, u64)], at: u64| ranges.iter().any(|(first, end)| (*first..*end).contains(&at));
             let mut expected = (0, 0, 0);
             for at in from..end {
                 match (inside(&gaps, at), inside(&spans, at)) {

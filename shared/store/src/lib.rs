@@ -54,8 +54,8 @@ pub use commit::{Append, Commit, Committed, Delete, Put, Space, Stored, Ticket, 
 pub use committed::{CommittedBlock, LogRead, TrackBlock};
 pub use config::{ConfigError, Layout, StoreConfig};
 pub use entry::{Gap, TrackBounds, TrackEntry, TrackRead};
-pub use ledger::{Counted, TrackLedger};
 pub use error::{OpenError, ReadError, SubmitError};
+pub use ledger::{Counted, TrackLedger};
 pub use policy::{Admission, Overflow, TrackPolicy};
 pub use queue::Submitter;
 pub use report::OpenReport;
