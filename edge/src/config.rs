@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fellbeck_broker::session::Terms;
 use fellbeck_core::limits::PACKET_MAX_EDGE;
+use fellbeck_link::downlink::{FILTER_BYTES_MAX, WINDOW_MAX};
 use fellbeck_node::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 use fellbeck_ops::config::{ByteSize, ConfigError, HostPorts, Listen, ranged};
 use fellbeck_ops::logging::LogConfig;
@@ -32,6 +33,8 @@ pub(crate) struct EdgeConfig {
     pub(crate) http: HttpConfig,
     /// The way to the cloud.
     pub(crate) uplink: UplinkConfig,
+    /// Messages from the cloud.
+    pub(crate) downlink: DownlinkConfig,
     /// The durable buffer.
     pub(crate) store: StoreSettings,
     /// Persistent sessions.
@@ -54,6 +57,7 @@ impl Default for EdgeConfig {
                 ..HttpConfig::default()
             },
             uplink: UplinkConfig::default(),
+            downlink: DownlinkConfig::default(),
             store: StoreSettings::default(),
             session: SessionConfig::default(),
             forward: Vec::new(),
@@ -94,6 +98,58 @@ impl Default for UplinkConfig {
         }
     }
 }
+
+/// `[downlink]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DownlinkConfig {
+    /// What clients here may receive of messages that were published to the cloud itself, once they subscribe to it.
+    pub(crate) filters: Vec<String>,
+    /// What they may receive of messages of other edges.
+    pub(crate) edges: Vec<String>,
+    /// Received, as far as the lists above allow it, although nobody here may be subscribed: for retained messages.
+    pub(crate) always: Vec<String>,
+    /// Messages at QoS 1 and 2 that may be under way and not on flash.
+    pub(crate) window: u16,
+}
+
+impl Default for DownlinkConfig {
+    fn default() -> Self {
+        Self {
+            filters: vec!["#".into()],
+            edges: Vec::new(),
+            always: Vec::new(),
+            window: 256,
+        }
+    }
+}
+
+impl DownlinkConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        for (field, list) in [
+            ("downlink.filters", &self.filters),
+            ("downlink.edges", &self.edges),
+            ("downlink.always", &self.always),
+        ] {
+            if list.len() > DOWNLINK_FILTERS_MAX {
+                let allowed = format!("at most {DOWNLINK_FILTERS_MAX} filters");
+                return Err(out_of_range(field, list.len().to_string(), &allowed));
+            }
+            for text in list {
+                let is_own = ["$SYS", "$share", "$fellbeck"].contains(&text.split('/').next().unwrap_or_default());
+                let is_legal = fellbeck_core::Filter::parse(text).is_ok() && text.len() <= FILTER_BYTES_MAX && !is_own;
+                if !is_legal {
+                    let allowed = "an MQTT topic filter of at most 4096 bytes, not of $SYS, $share or $fellbeck";
+                    return Err(out_of_range(field, text.clone(), allowed));
+                }
+            }
+        }
+        ranged("downlink.window", self.window, 1..=WINDOW_MAX).map(drop)
+    }
+}
+
+/// Filters of each list of `[downlink]`.
+const DOWNLINK_FILTERS_MAX: usize = 256;
 
 /// `[store]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -221,6 +277,7 @@ impl EdgeConfig {
             self.uplink.backoff_min_ms..=3_600_000,
         )?;
         ranged("uplink.read_ahead", self.uplink.read_ahead.0, (64 << 10)..=(1 << 30))?;
+        self.downlink.validate()?;
         ranged("store.quota", self.store.quota.0, (4 << 20)..=(1 << 50))?;
         ranged("store.segment", self.store.segment.0, (64 << 10)..=(1 << 30))?;
         ranged("store.reserve", self.store.reserve.0, (4 << 20)..=(1 << 40))?;

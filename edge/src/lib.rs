@@ -5,6 +5,7 @@
 
 mod args;
 mod config;
+mod downlink;
 mod join;
 mod node;
 mod rules;

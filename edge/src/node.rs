@@ -6,21 +6,25 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::routing::get;
+use axum::{Json, Router};
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
 use fellbeck_node::{
-    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
-    wait,
+    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, losses, refresh, start_http, start_mqtt,
+    stop_mqtt, wait,
 };
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::{HttpParts, Refresh};
 use fellbeck_ops::identity::EdgeKeys;
 use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
 use fellbeck_store::{OpenReport, Store, StoreConfig};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::config::EdgeConfig;
+use crate::downlink::{DownlinkParts, DownlinkState};
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
 use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
@@ -66,11 +70,21 @@ async fn serve(
     let uplink_state = Arc::new(UplinkState::new());
     let broker = broker_parts(config, &name, store, &uplink_state)?;
     let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
+    let downlink_state = Arc::new(DownlinkState::default());
+    let states = (uplink_state.clone(), downlink_state.clone());
     let endurance = config.store.endurance.map(|bytes| bytes.0);
-    let parts = http_parts(&name, store, &uplink_state, metrics.clone(), endurance);
+    let parts = http_parts(&name, store, states, metrics.clone(), endurance);
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
+    let downlink = mqtt.as_ref().map(|mqtt| DownlinkParts {
+        config: config.downlink.clone(),
+        inside: mqtt.inside(),
+        store: store.clone(),
+        clock: clock.clone(),
+        state: downlink_state,
+    });
     let uplink = Uplink {
+        downlink,
         config: config.uplink.clone(),
         data_dir: data_dir.to_owned(),
         store: store.clone(),
@@ -199,7 +213,7 @@ fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
 fn http_parts(
     name: &str,
     store: &Store,
-    uplink: &Arc<UplinkState>,
+    (uplink, downlink): (Arc<UplinkState>, Arc<DownlinkState>),
     metrics: Metrics,
     endurance: Option<u64>,
 ) -> HttpParts {
@@ -212,13 +226,15 @@ fn http_parts(
         of_store();
         of_wear.show();
     });
-    let (name, store, uplink) = (name.to_owned(), store.clone(), uplink.clone());
+    let lost = store.clone();
+    let gaps = get(async move || Json(json!({ "gaps": losses(&lost) })));
+    let (name, store) = (name.to_owned(), store.clone());
     HttpParts {
         title: "fellbeck-edge",
         readiness,
         metrics,
         refresh,
-        status: Arc::new(move || status(&name, &store, &uplink, &wear)),
-        extra: Default::default(),
+        status: Arc::new(move || status(&name, &store, (&uplink, &downlink), &wear)),
+        extra: Router::new().route("/api/v1/gaps", gaps),
     }
 }

@@ -6,12 +6,18 @@
 use fellbeck_store::{Store, StoreStats, TrackStats};
 use serde_json::{Value, json};
 
+use crate::downlink::DownlinkState;
 use crate::rules::{LOCAL_LANE, track_name};
 use crate::uplink::state::UplinkState;
 use crate::wear::Wear;
 
 /// State of the node, as the status page shows it.
-pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState, wear: &Wear) -> Value {
+pub(crate) fn status(
+    name: &str,
+    store: &Store,
+    (uplink, downlink): (&UplinkState, &DownlinkState),
+    wear: &Wear,
+) -> Value {
     let stats = store.stats();
     let pressure = store.pressure();
     json!({
@@ -20,6 +26,7 @@ pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState, wear: &Wea
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": store.incarnations().last().map(|incarnation| incarnation.epoch.0),
         "uplink": uplink.to_json(),
+        "downlink": downlink.to_json(),
         "store": {
             "used_bytes": pressure.used,
             "quota_bytes": pressure.quota,

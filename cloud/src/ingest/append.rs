@@ -257,13 +257,7 @@ impl<'p, 'a> Appender<'p, 'a> {
 
     /// A declared gap is a record of its own, in the stream of gaps.
     fn gap(&mut self, ingest: &Ingest, gap: &Gap) {
-        let count = gap.last.0 - gap.first.0 + 1;
-        let payload = serde_json::json!({
-            "edge": self.edge, "instance": self.instance, "lane": &*ingest.name, "run": ingest.run.0,
-            "epoch": gap.epoch.0, "first": gap.first.0, "last": gap.last.0, "count": count,
-            "reason": DropReason::as_str(gap.reason),
-        })
-        .to_string();
+        let payload = gap_json(self.edge, self.instance, ingest, gap).to_string();
         let topic = format!("$fellbeck/gaps/{}/{}", self.edge, ingest.name);
         let origin = self.origin(&ingest.name, ingest.run, gap.epoch, gap.last);
         let record = Record {
@@ -325,6 +319,15 @@ impl<'p, 'a> Appender<'p, 'a> {
             },
         )
     }
+}
+
+/// A declared gap, as its stream and the list of gaps show it.
+pub(crate) fn gap_json(edge: &str, instance: u32, ingest: &Ingest, gap: &Gap) -> serde_json::Value {
+    serde_json::json!({
+        "edge": edge, "instance": instance, "lane": &*ingest.name, "run": ingest.run.0,
+        "epoch": gap.epoch.0, "first": gap.first.0, "last": gap.last.0, "count": gap.last.0 - gap.first.0 + 1,
+        "reason": DropReason::as_str(gap.reason),
+    })
 }
 
 fn mark(key: Bytes, position: Position) -> Put {

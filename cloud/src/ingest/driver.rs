@@ -17,7 +17,7 @@ use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Built, Moved, Tally};
+use super::append::{Appender, Built, Moved, Tally, gap_json};
 use super::edges::{Command, Slot};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
 
@@ -296,6 +296,10 @@ impl Driver {
         metrics::counter!("fellbeck_link_device_duplicates_total").increment(tally.device_duplicates);
         metrics::counter!("fellbeck_link_bad_device_ids_total").increment(tally.bad_ids);
         let Some(first) = tally.gaps.first() else { return };
+        for gap in &tally.gaps {
+            let instance = self.instance;
+            self.parts.gaps.push(gap_json(&self.edge, instance, ingest, gap));
+        }
         let count = tally
             .gaps
             .iter()

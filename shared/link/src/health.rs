@@ -166,7 +166,10 @@ impl HealthMonitor {
     }
 
     fn is_stuck(&self, tick: Tick) -> bool {
-        self.waits_since.iter().flatten().any(|since| self.is_over(*since, tick))
+        self.waits_since
+            .iter()
+            .flatten()
+            .any(|since| self.is_over(*since, tick))
     }
 
     fn is_over(&self, since: Tick, tick: Tick) -> bool {

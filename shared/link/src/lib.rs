@@ -15,6 +15,7 @@ pub mod backoff;
 pub mod control;
 pub mod credit;
 pub mod data;
+pub mod downlink;
 pub mod error;
 pub mod frame;
 pub mod health;

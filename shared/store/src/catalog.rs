@@ -248,9 +248,10 @@ impl Catalog {
 }
 
 impl Track {
-    /// The same track with nothing known of its content.
+    /// The same track with nothing known of its content but what was acknowledged.
     pub(crate) fn fresh(&self) -> Self {
         Self {
+            acked: self.acked,
             name: self.name.clone(),
             sessions_only: self.sessions_only,
             policy: self.policy,

@@ -36,6 +36,26 @@ pub struct TrackRead {
     pub next: Seq,
 }
 
+/// Records of one track in sequence order, decoded.
+#[derive(Debug, Clone)]
+pub struct RecordsAt {
+    /// Number of the first record.
+    pub first: Seq,
+    /// Incarnation that appended them.
+    pub epoch: Epoch,
+    /// The records.
+    pub block: fellbeck_core::RecordBlock,
+}
+
+/// Answer to a read of the records of one track. What cannot be read is left out, and noted as lost.
+#[derive(Debug, Clone)]
+pub struct TrackRecords {
+    /// Blocks, rising. The first may begin before the position asked for.
+    pub blocks: Vec<RecordsAt>,
+    /// Where to go on.
+    pub next: Seq,
+}
+
 /// Where a track begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrackBounds {

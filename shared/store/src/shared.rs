@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::config::{Layout, StoreConfig};
 use crate::engine::Engine;
 use crate::error::ReadError;
+use crate::losses::{Loss, Losses};
 use crate::policy::Admission;
 use crate::stats::{Level, Pressure};
 use crate::tail::Tail;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// `None` once closed.
     engine: RwLock<Option<Engine>>,
     pub(crate) gauges: Gauges,
+    pub(crate) losses: Losses,
 }
 
 /// Figures that are read without a lock.
@@ -65,7 +67,16 @@ impl Shared {
             admissions: opened.catalog.tracks.iter().map(|_| AtomicU8::new(0)).collect(),
             ..Gauges::default()
         };
+        let tracks = opened.catalog.tracks.iter().enumerate();
+        let known = tracks.flat_map(|(number, track)| {
+            let track_id = TrackId(number as u32);
+            track.gaps.iter().map(move |gap| Loss {
+                track: track_id,
+                gap: *gap,
+            })
+        });
         let shared = Self {
+            losses: Losses::of(known),
             epoch: opened.incarnations.last().map_or(Epoch(0), |newest| newest.epoch),
             log_id: opened.log_id,
             incarnations: opened.incarnations,

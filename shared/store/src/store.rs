@@ -17,14 +17,16 @@ use crate::commit::{Committed, Space, Stored};
 use crate::committed::LogRead;
 use crate::config::StoreConfig;
 use crate::directory::Lock;
-use crate::entry::{TrackBounds, TrackRead};
+use crate::entry::{TrackBounds, TrackRead, TrackRecords};
 use crate::error::{OpenError, ReadError};
 use crate::in_use::InUse;
 use crate::janitor;
 use crate::keyed;
+use crate::losses::Loss;
 use crate::policy::Admission;
 use crate::pool::{Pool, Request, Scan};
 use crate::queue::{Pace, Queue, Submitter};
+use crate::read_track::read_records;
 use crate::recovery::{self, Recovered};
 use crate::report::OpenReport;
 use crate::shared::Shared;
@@ -173,6 +175,12 @@ impl Store {
         self.0.pool.ask(|answer| Request::Track(track, from, bytes_max, answer))
     }
 
+    /// Reads the records of one track, of either layout, until `bytes_max` encoded bytes are passed. Blocks: for the start of a node and
+    /// for tools.
+    pub fn track_records(&self, track: TrackId, from: Seq, bytes_max: usize) -> Result<TrackRecords, ReadError> {
+        read_records(&self.0.shared, track, from, bytes_max)
+    }
+
     /// Entries of a keyed store whose key begins with `prefix`, behind `after`, in key order, until `bytes_max` is passed; none
     /// at the end. Done by the reader threads.
     #[must_use]
@@ -224,6 +232,13 @@ impl Store {
     #[must_use]
     pub fn admission(&self, track: TrackId) -> Admission {
         self.0.shared.admission(track)
+    }
+
+    /// What is known to be lost, in the order it was found: gaps of earlier opens that are still held, what this open found, and what
+    /// readers came upon since. At most 4,096 ranges; the oldest leave the list first.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Loss> {
+        self.0.shared.losses.list()
     }
 
     /// Counts for metrics and status pages.

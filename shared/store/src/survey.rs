@@ -40,8 +40,20 @@ pub(crate) struct Survey {
     pub(crate) next_segment: u64,
 }
 
-/// Surveys the database. `names` are all tracks by number; `distrust` reads every segment through.
-pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Result<Survey, HaltError> {
+/// How far the database is to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Belief {
+    /// What the index says of sealed segments is taken as it is.
+    Whole,
+    /// Every segment is read through.
+    Doubtful,
+    /// Parts of it were set aside: a segment that the index knows and that is not there was lost, not trimmed.
+    Salvaged,
+}
+
+/// Surveys the database. `tracks` are all tracks by number.
+pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, belief: Belief) -> Result<Survey, HaltError> {
+    let distrust = belief > Belief::Whole;
     let mut survey = Survey::default();
     survey.catalog.tracks = tracks;
     let mut seals = read_index(engine, &mut survey)?;
@@ -62,6 +74,9 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
             }
             (found, _) => (found.seal, found.holes),
         };
+        if let Some(known) = known.as_ref().filter(|_| belief == Belief::Salvaged) {
+            survey.holes.extend(missing(known, &seal));
+        }
         if seal.spans.is_empty() {
             engine.delete_segment(keyspace)?;
             survey.stale_index.extend(known.map(|_| id));
@@ -83,6 +98,9 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
             indexed: known.is_some(),
         };
         survey.catalog.insert(id, segment);
+    }
+    if belief == Belief::Salvaged {
+        survey.holes.extend(seals.values().flat_map(holes_of));
     }
     survey.stale_index.extend(seals.into_keys());
     drop_given_up(engine, &mut survey)?;
@@ -184,7 +202,7 @@ fn read_index(engine: &Engine, survey: &mut Survey) -> Result<BTreeMap<u64, Seal
             index::ACKED => {
                 let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
                 if let (Some(track), Some(acked)) = (track, index::number(&value)) {
-                    track.acked = Seq(acked);
+                    track.acked = track.acked.max(Seq(acked));
                 }
             }
             index::OWED => {
@@ -247,6 +265,19 @@ fn holes_of(seal: &Seal) -> Vec<Hole> {
         .iter()
         .map(|span| (span.track, span.first, span.end))
         .collect()
+}
+
+/// What a segment should hold at its ends, and does not.
+fn missing(known: &Seal, found: &Seal) -> Vec<Hole> {
+    let mut holes = Vec::new();
+    for span in &known.spans {
+        let there = found.spans.iter().find(|found| found.track == span.track);
+        let (first, end) = there.map_or((span.end, span.end), |found| (found.first, found.end));
+        holes.push((span.track, span.first, first.min(span.end)));
+        holes.push((span.track, end.max(span.first), span.end));
+    }
+    holes.retain(|(_, first, end)| first < end);
+    holes
 }
 
 /// Reads all entries of a segment.
@@ -366,9 +397,32 @@ fn find_seams(survey: &mut Survey) {
             );
             *first = track.acked.next();
         }
-        *first < *end && track.gap_at(*first).is_none()
+        *first < *end
     });
-    survey.holes.sort();
+    let holes = std::mem::take(&mut survey.holes);
+    let tracks = &survey.catalog.tracks;
+    survey.holes = disjoint(holes, |id, at| {
+        tracks[id.0 as usize].gap_at(at).map(|gap| gap.last.next())
+    });
+}
+
+/// The same numbers in rising holes that do not overlap, without those that a known gap covers: `known` gives the end of that.
+fn disjoint(mut holes: Vec<Hole>, known: impl Fn(TrackId, Seq) -> Option<Seq>) -> Vec<Hole> {
+    holes.sort();
+    let mut out: Vec<Hole> = Vec::new();
+    for (track, first, end) in holes {
+        let mut at = match out.last() {
+            Some((last, _, behind)) if *last == track => first.max(*behind),
+            _ => first,
+        };
+        while let Some(behind) = known(track, at).filter(|_| at < end) {
+            at = behind;
+        }
+        if at < end {
+            out.push((track, at, end));
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -422,7 +476,7 @@ mod tests {
             end: Seq(1),
             ..Track::default()
         };
-        let survey = survey(&engine, vec![track], false).unwrap();
+        let survey = survey(&engine, vec![track], Belief::Whole).unwrap();
         survey.catalog.segments.keys().copied().collect()
     }
 
@@ -460,7 +514,7 @@ mod tests {
                 end: Seq(1),
                 ..Track::default()
             };
-            let survey = survey(&engine, vec![track], false).unwrap();
+            let survey = survey(&engine, vec![track], Belief::Whole).unwrap();
             assert_eq!(survey.holes, []);
             survey.catalog.segments.keys().copied().collect()
         };

@@ -27,6 +27,8 @@ use super::counters;
 use super::failure::Failure;
 use super::frames::{Assembly, Fault};
 use super::handshake::Admitted;
+use super::inflow::{Inflows, InterestTold};
+use super::inside::Notices;
 use super::sys::{Sources, StatusValues, Sys};
 use super::traffic::Traffic;
 use crate::session::{Books, Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
@@ -46,10 +48,10 @@ pub(super) struct Broker {
     pub(super) turn: LocalWaker,
     turn_due: Cell<bool>,
     /// Nothing is read from any socket while set.
-    paused: Cell<bool>,
+    pub(super) paused: Cell<bool>,
     closing: watch::Sender<bool>,
     /// The node drains: no PUBLISH is taken any more, so that none is acknowledged and then not delivered.
-    takes_none: Cell<bool>,
+    pub(super) takes_none: Cell<bool>,
     /// Sockets that have not sent a whole CONNECT. Bounded by `connections_max`.
     arrivals: RefCell<Vec<Rc<Arrival>>>,
     /// Accepted by the core, on their way through the handshake of ntex-mqtt.
@@ -61,6 +63,10 @@ pub(super) struct Broker {
     next_id: Cell<u64>,
     pub(super) traffic: Rc<Traffic>,
     sys: Sys,
+    /// To those outside the broker thread.
+    pub(super) notices: Notices,
+    /// What was told of the interest last.
+    pub(super) interest: Cell<InterestTold>,
     node_name: String,
     books: watch::Sender<Arc<Books>>,
     /// Encoded properties of the publish at hand; kept for its capacity.
@@ -80,6 +86,8 @@ pub(super) struct State {
     pub(super) submitter: Submitter,
     /// Connections with a held publish, oldest first.
     held: Vec<Rc<Connection>>,
+    /// Messages from the cloud that the core has not taken.
+    pub(super) inflows: Inflows,
     /// First commit whose block has not been given to the core.
     pub(super) tail_next: CommitNumber,
 }
@@ -95,6 +103,7 @@ pub(super) struct Parts {
     pub(super) count: Arc<AtomicUsize>,
     pub(super) node_name: String,
     pub(super) status: StatusValues,
+    pub(super) notices: Notices,
     /// Where the books are shown, once a second.
     pub(super) books: watch::Sender<Arc<Books>>,
 }
@@ -124,6 +133,7 @@ impl Broker {
             count,
             node_name,
             status,
+            notices,
             books,
         } = parts;
         let traffic = Rc::new(Traffic::new());
@@ -141,6 +151,7 @@ impl Broker {
                 wire: Connections::new(count, traffic.clone()),
                 submitter,
                 held: Vec::new(),
+                inflows: Inflows::default(),
                 tail_next,
             }),
             config,
@@ -161,6 +172,8 @@ impl Broker {
             next_id: Cell::new(1),
             traffic,
             sys,
+            notices,
+            interest: Cell::default(),
             node_name,
             books,
             scratch: RefCell::new(Vec::new()),
@@ -192,6 +205,11 @@ impl Broker {
         let result = call(&mut self.state.borrow_mut(), now);
         self.wake_turn();
         result
+    }
+
+    /// A look at the state without a call on the core.
+    pub(super) fn state_mut(&self) -> std::cell::RefMut<'_, State> {
+        self.state.borrow_mut()
     }
 
     pub(super) fn wake_turn(&self) {
@@ -360,7 +378,7 @@ impl Broker {
         });
     }
 
-    fn pressure(&self) -> Pressure {
+    pub(super) fn pressure(&self) -> Pressure {
         match self.store.pressure().level {
             Level::Normal => Pressure::Normal,
             Level::High => Pressure::High,
@@ -462,6 +480,7 @@ impl Broker {
             (reads, scans)
         };
         self.update_pause();
+        self.tell_interest();
         work
     }
 

@@ -21,6 +21,7 @@ use super::broker::{Broker, Parts};
 use super::config::MqttServerConfig;
 use super::failure::Failure;
 use super::frames::Fault;
+use super::inside::{self, Inlet, Inside, Notices};
 use super::sys::StatusValues;
 use super::transport::{Listening, Transport};
 use super::turn;
@@ -90,6 +91,7 @@ pub struct MqttServer {
     connections: Arc<AtomicUsize>,
     commands: mpsc::Sender<Stop>,
     failed: watch::Receiver<Option<String>>,
+    inside: Inside,
     books: watch::Receiver<Arc<Books>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -114,6 +116,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
     let (ready, started) = std_mpsc::channel();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
+    let (inside, inlet, notices) = inside::channel();
     let (books_sender, books) = watch::channel(Arc::default());
     let run = Run {
         config,
@@ -123,6 +126,8 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         stops,
         failure,
         count,
+        inlet,
+        notices,
         ready,
         books: books_sender,
     };
@@ -137,6 +142,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
             connections,
             commands,
             failed,
+            inside,
             books,
             thread: Some(thread),
         }),
@@ -168,6 +174,12 @@ impl MqttServer {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.clone()
+    }
+
+    /// The broker for other parts of the node: edges, and messages from the cloud.
+    #[must_use]
+    pub fn inside(&self) -> Inside {
+        self.inside.clone()
     }
 
     /// The books of all durable readers, brought up to date once a second.
@@ -214,6 +226,8 @@ struct Run {
     stops: mpsc::Receiver<Stop>,
     failure: Failure,
     count: Arc<AtomicUsize>,
+    inlet: Inlet,
+    notices: Notices,
     ready: std_mpsc::Sender<Result<(), FrontError>>,
     books: watch::Sender<Arc<Books>>,
 }
@@ -252,6 +266,8 @@ impl Run {
             mut stops,
             failure,
             count,
+            inlet,
+            notices,
             ready,
             books,
         } = self;
@@ -269,6 +285,7 @@ impl Run {
                 count,
                 node_name: setup.node_name,
                 status: setup.status,
+                notices,
                 books,
             },
         ));
@@ -282,6 +299,7 @@ impl Run {
         spawn(turn::run_turns(broker.clone()));
         spawn(turn::follow_store(broker.clone(), answers));
         spawn(turn::run_clock(broker.clone()));
+        spawn(inside::serve(broker.clone(), inlet));
         let accepting = match accept::start(&broker, bound).await {
             Ok(accepting) => accepting,
             Err(error) => {

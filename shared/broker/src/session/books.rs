@@ -127,7 +127,9 @@ impl Core {
         for rank in 0..=2 {
             let room = READERS_LISTED_MAX - books.listed.len();
             let of_rank = candidates.iter().filter(|candidate| candidate.rank() == rank);
-            books.listed.extend(of_rank.take(room).map(|candidate| self.book(candidate)));
+            books
+                .listed
+                .extend(of_rank.take(room).map(|candidate| self.book(candidate)));
         }
         books
     }
@@ -147,9 +149,11 @@ impl Core {
     fn book(&self, candidate: &Candidate<'_>) -> ReaderBook {
         let (ledger, in_flight) = candidate.ledger();
         let (name, connected, reader) = match candidate {
-            Candidate::Session(session, _) => {
-                (session.client_id.to_string(), session.attached.is_some(), &session.reader)
-            }
+            Candidate::Session(session, _) => (
+                session.client_id.to_string(),
+                session.attached.is_some(),
+                &session.reader,
+            ),
             Candidate::Group(group, _) => {
                 let name = format!("$share/{}/{}", group.share, group.filter);
                 (name, !group.is_away(&self.sessions), &group.reader)

@@ -211,7 +211,12 @@ impl Core {
     }
 
     /// As [`Core::accept`], for a message whose track is known. True when its acknowledgement has to wait for the commit.
-    fn accept_on<W: Wire>(&mut self, track: Option<TrackId>, record: &Record<'_>, turn: &mut Turn<'_, W>) -> bool {
+    pub(super) fn accept_on<W: Wire>(
+        &mut self,
+        track: Option<TrackId>,
+        record: &Record<'_>,
+        turn: &mut Turn<'_, W>,
+    ) -> bool {
         if record.retain {
             match retained_change(record) {
                 RetainedChange::Put(put) => self.work.put(put.space, put.key, put.value),
@@ -234,7 +239,7 @@ impl Core {
         record.retain || (track.is_some() && !at_once)
     }
 
-    fn track_of(&self, record: &Record<'_>) -> Option<fellbeck_core::TrackId> {
+    fn track_of(&self, record: &Record<'_>) -> Option<TrackId> {
         self.route.route(record.topic, record.device).or_else(|| {
             let wanted = record.qos != QoS::AtMostOnce && self.config.local_track.is_some();
             self.config

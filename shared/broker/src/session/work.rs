@@ -58,6 +58,10 @@ pub(super) enum Awaited {
         session: SessionKey,
         slots: Vec<u32>,
     },
+    /// Messages that came down a link are durable.
+    Inflow {
+        number: u64,
+    },
     /// Outbound QoS 2: that PUBREC was seen is durable.
     PubRel {
         session: SessionKey,

@@ -111,7 +111,11 @@ fn a_lost_connection_is_down_and_a_new_one_begins_with_a_clean_slate() {
     monitor.handle_connected(at(70_000));
     assert_eq!(monitor.health(), LinkHealth::Up);
     monitor.handle_timeout(at(84_000));
-    assert_eq!(monitor.health(), LinkHealth::Up, "what waited while there was no link is no sign");
+    assert_eq!(
+        monitor.health(),
+        LinkHealth::Up,
+        "what waited while there was no link is no sign"
+    );
     monitor.handle_timeout(at(85_001));
     assert_eq!(monitor.health(), LinkHealth::Degraded);
 }
@@ -153,11 +157,19 @@ fn story(seed: u64) {
         while let Some(due) = lazy.poll_timeout().filter(|due| *due <= at(now)) {
             let before = (lazy.poll_timeout(), lazy.health());
             lazy.handle_timeout(due);
-            assert_ne!(before, (lazy.poll_timeout(), lazy.health()), "seed {seed}: a deadline that does nothing");
+            assert_ne!(
+                before,
+                (lazy.poll_timeout(), lazy.health()),
+                "seed {seed}: a deadline that does nothing"
+            );
         }
         monitor.handle_timeout(at(now));
         plain.stuck |= plain.is_stuck(now);
-        assert_eq!(monitor.health(), lazy.health(), "seed {seed} step {step}: a deadline was missed");
+        assert_eq!(
+            monitor.health(),
+            lazy.health(),
+            "seed {seed} step {step}: a deadline was missed"
+        );
         let before = monitor.health();
         let action = random.random_range(0..12);
         let flow = random.random_range(0..2);
@@ -176,7 +188,10 @@ fn story(seed: u64) {
             assert!(plain.stuck, "{context}: without cause");
         }
         if before == LinkHealth::Degraded && after == LinkHealth::Up {
-            assert!(action == 0 || (action >= 10 && in_time), "{context}: up without a heartbeat in time");
+            assert!(
+                action == 0 || (action >= 10 && in_time),
+                "{context}: up without a heartbeat in time"
+            );
         }
         if after != LinkHealth::Degraded && !plain.is_stuck(now) {
             plain.stuck = false;

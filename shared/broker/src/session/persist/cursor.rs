@@ -66,7 +66,10 @@ pub(in crate::session) fn cursor(session: &Session, fanned: CommitNumber) -> (By
 /// The books as they are after a kill: what no log holds is lost with the process.
 fn stored_ledger(session: &Session) -> ReaderLedger {
     let mut ledger = session.reader.ledger.clone();
-    let in_memory = session.in_flight.iter().filter(|entry| matches!(entry.source, Source::Memory(_)));
+    let in_memory = session
+        .in_flight
+        .iter()
+        .filter(|entry| matches!(entry.source, Source::Memory(_)));
     ledger.drop_taken(DropReason::NotLogged, in_memory.count() as u64);
     ledger
 }

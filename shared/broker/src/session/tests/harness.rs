@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fellbeck_core::{ClockQuality, QoS, Tick, TrackId, WallTime};
+use fellbeck_core::{ClockQuality, LogPosition, QoS, Tick, TrackId, WallTime};
 use fellbeck_store::commit::Space;
 
 use super::super::{Core, CoreConfig, CoreLimits, Mode, Now, Outcome, Pressure, Route, SessionStatus};
@@ -45,6 +45,10 @@ pub(super) struct Tape {
     pub(super) backlogged: BTreeSet<ConnId>,
     /// Payloads above this are not sent.
     pub(super) payload_max: Option<usize>,
+    /// Inflows that were taken, in order.
+    pub(super) inflows: Vec<u64>,
+    /// Position of every PUBLISH, in order.
+    pub(super) positions: Vec<Option<LogPosition>>,
 }
 
 impl Wire for Tape {
@@ -62,6 +66,7 @@ impl Wire for Tape {
                 if self.payload_max.is_some_and(|max| delivery.record.payload.len() > max) {
                     return false;
                 }
+                self.positions.push(delivery.position);
                 Out::Publish(Got {
                     packet_id: delivery.packet_id,
                     dup: delivery.dup,
@@ -90,6 +95,10 @@ impl Wire for Tape {
 
     fn close(&mut self, to: ConnId, why: Close) {
         self.sent.push((to, Out::Closed(why.reason)));
+    }
+
+    fn inflow_taken(&mut self, number: u64) {
+        self.inflows.push(number);
     }
 }
 
