@@ -71,13 +71,12 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(
-        (sender, heart): (Sender, Option<Heart>),
-        lanes: Lanes,
-        memory: Memory,
+        sender: Sender,
+        (heart, downlink): (Option<Heart>, Option<Downlink>),
+        (lanes, memory): (Lanes, Memory),
         store: Store,
         clock: NodeClock,
         state: Arc<UplinkState>,
-        downlink: Option<Downlink>,
     ) -> Self {
         Self {
             sender,
@@ -359,16 +358,7 @@ impl Driver {
                     "the cloud was restored to an older state: sending again what is still held"
                 );
             }
-            SenderEvent::GapDeclared { lane, gap } => {
-                let count = gap.last.0 - gap.first.0 + 1;
-                self.memory
-                    .declare(self.lanes.track(lane), (gap.first, gap.last), Declared::Gap);
-                metrics::counter!("fellbeck_link_gap_records_total").increment(count);
-                tracing::error!(
-                    lane = self.lanes.name(lane), first = gap.first.0, last = gap.last.0, count, reason = %gap.reason,
-                    "records are lost: a gap is declared to the cloud"
-                );
-            }
+            SenderEvent::GapDeclared { lane, gap } => self.declared(lane, &gap),
             SenderEvent::Adopt { epoch, .. } => {
                 self.state.failed(&format!(
                     "the store of this edge is empty but the cloud knows its name (epoch {epoch} would follow): join it again \
@@ -402,6 +392,17 @@ impl Driver {
             SenderEvent::TimedOut => self.state.failed("the cloud did not answer the hello in time"),
         }
         None
+    }
+
+    fn declared(&mut self, lane: LaneIndex, gap: &fellbeck_link::Gap) {
+        let count = gap.last.0 - gap.first.0 + 1;
+        self.memory
+            .declare(self.lanes.track(lane), (gap.first, gap.last), Declared::Gap);
+        metrics::counter!("fellbeck_link_gap_records_total").increment(count);
+        tracing::error!(
+            lane = self.lanes.name(lane), first = gap.first.0, last = gap.last.0, count, reason = %gap.reason,
+            "records are lost: a gap is declared to the cloud"
+        );
     }
 
     fn count(&mut self) {

@@ -101,16 +101,15 @@ impl Uplink {
         let sender = Sender::new(config, keys.identity.name.as_str(), lanes.specs());
         let memory = Memory::new(&self.store, self.books.clone());
         let heart = self.heart(keys.identity.name.as_str(), &lanes);
+        let downlink = self.downlink.clone();
+        let downlink = downlink.map(|parts| Downlink::new(parts, keys.identity.name.as_str()));
         Driver::new(
-            (sender, heart),
-            lanes,
-            memory,
+            sender,
+            (heart, downlink),
+            (lanes, memory),
             self.store.clone(),
             self.clock.clone(),
             self.state.clone(),
-            self.downlink
-                .clone()
-                .map(|parts| Downlink::new(parts, keys.identity.name.as_str())),
         )
     }
 

@@ -50,7 +50,6 @@ impl LedgerSource {
     }
 
     /// The route of the ledger.
-    #[must_use]
     pub fn routes(&self) -> Router {
         let source = self.clone();
         Router::new().route(fetch::PATH, get(async move || source.answer().await))
