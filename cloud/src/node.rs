@@ -27,10 +27,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
+use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
-use crate::gaps::GapList;
 use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
 use crate::status::{status, sys_values};
 use crate::token::remember_link_address;
@@ -211,6 +211,9 @@ fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
         metrics,
         refresh,
         status: Arc::new(move || status(&link)),
-        extra: Router::new().route("/api/v1/gaps", get(async move || Json(listed.gaps.to_json(&listed.store)))),
+        extra: Router::new().route(
+            "/api/v1/gaps",
+            get(async move || Json(listed.gaps.to_json(&listed.store))),
+        ),
     }
 }

@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod join;
 mod node;
+mod offline;
 mod rules;
 mod status;
 mod uplink;
@@ -30,26 +31,41 @@ pub fn cli(args: impl Iterator<Item = OsString>) -> ExitCode {
         Outcome::Exit(code) => return code,
     };
     match execute(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => error.exit(),
     }
 }
 
-fn execute(args: &Args) -> Result<(), NodeError> {
+/// Does what was asked for; returns the exit code.
+fn execute(args: &Args) -> Result<u8, NodeError> {
     let sources = args.node.sources(ENV_PREFIX)?;
     let config = load_checked(&sources, |config: EdgeConfig| config.validate().map(|()| config))?;
     match args.command.as_ref().unwrap_or(&Command::Run) {
         Command::Check => {
             println!("configuration ok");
-            Ok(())
+            Ok(0)
         }
         Command::Run => {
             logging::init(&args.node.log(&config.log))?;
-            node::run(config, args.node.ready_file.as_deref())
+            node::run(config, args.node.ready_file.as_deref()).map(|()| 0)
         }
         Command::Join { token } => {
             logging::init(&args.node.log(&config.log))?;
-            join::join(&config, token)
+            join::join(&config, token).map(|()| 0)
         }
+        offline => on_store(args, &config, offline),
+    }
+}
+
+/// A command on a store that no node has open.
+fn on_store(args: &Args, config: &EdgeConfig, command: &Command) -> Result<u8, NodeError> {
+    logging::init(&args.node.log(&config.log))?;
+    let store = config.data_dir.as_ref().ok_or(NodeError::NoDataDir)?.join("store");
+    match command {
+        Command::Doctor(doctor) => offline::doctor(&store, node::store_config(config), doctor),
+        Command::Peek(which) => offline::peek(&store, which),
+        Command::Export { file, which } => offline::export_range(&store, file, which),
+        Command::Import(import) => offline::import(&store, node::store_config(config), import),
+        Command::Run | Command::Check | Command::Join { .. } => Ok(0),
     }
 }

@@ -8,20 +8,19 @@ use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
 use fellbeck_node::{
-    losses,
-    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
-    wait,
+    BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, losses, refresh, start_http, start_mqtt,
+    stop_mqtt, wait,
 };
 use fellbeck_ops::config::ConfigError;
 use fellbeck_ops::http::HttpParts;
 use fellbeck_ops::identity::EdgeKeys;
 use fellbeck_ops::{Metrics, NodeClock, Readiness, ReadyFile, Shutdown, Signals, files};
 use fellbeck_store::{OpenReport, Store, StoreConfig};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::config::{Durability, EdgeConfig};
@@ -112,7 +111,7 @@ fn node_name(data_dir: &Path) -> String {
     }
 }
 
-fn store_config(config: &EdgeConfig) -> StoreConfig {
+pub(crate) fn store_config(config: &EdgeConfig) -> StoreConfig {
     let mut tracks: Vec<String> = config
         .forward_rules()
         .iter()

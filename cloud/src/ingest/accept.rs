@@ -24,8 +24,8 @@ use super::edges::Edges;
 use super::join::Joins;
 use super::noise::Noise;
 use super::{admit, join};
-use crate::gaps::GapList;
 use crate::config::LinkConfig;
+use crate::gaps::GapList;
 
 /// Bytes of one lane stream that an edge may send ahead of what was read.
 const STREAM_WINDOW: u32 = 2 << 20;

@@ -68,7 +68,11 @@ impl Directory {
             (Some(text), None) => dir.replace(&copy_of(FORMAT), text)?,
             _ => {}
         }
-        let format = Format { log_id, created, remade };
+        let format = Format {
+            log_id,
+            created,
+            remade,
+        };
         Ok((dir, lock, format))
     }
 
@@ -125,7 +129,10 @@ impl Directory {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("quarantine-")) {
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("quarantine-"))
+            {
                 found.push(path);
             }
         }

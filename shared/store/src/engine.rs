@@ -152,7 +152,10 @@ impl Engine {
             }
         }
         for (_, segment) in self.segments()? {
-            for end in [segment.first_key_value(), segment.last_key_value()].into_iter().flatten() {
+            for end in [segment.first_key_value(), segment.last_key_value()]
+                .into_iter()
+                .flatten()
+            {
                 if let Err(error) = end.key() {
                     note_unsound(&mut found, &segment, error)?;
                     break;

@@ -291,7 +291,12 @@ fn batch_items<E: From<std::io::Error>>(
             _ => None,
         };
         let key = Bytes::from(key);
-        sink(Item { keyspace, key, value, seqno })?;
+        sink(Item {
+            keyspace,
+            key,
+            value,
+            seqno,
+        })?;
     }
     take::<13>(reader)?;
     Ok(())

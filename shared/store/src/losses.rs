@@ -86,7 +86,10 @@ pub(crate) fn note(shared: &Shared, track: TrackId, first: Seq, end: Seq, epoch:
         }
         state.gaps.extend(&found);
         state.gaps.sort_by_key(|gap| gap.first);
-        found.into_iter().map(|gap| (state.name.clone(), gap)).collect::<Vec<_>>()
+        found
+            .into_iter()
+            .map(|gap| (state.name.clone(), gap))
+            .collect::<Vec<_>>()
     };
     for (name, gap) in found {
         tell(&name, &gap);

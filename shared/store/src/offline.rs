@@ -106,7 +106,9 @@ pub struct Offline {
 
 impl std::fmt::Debug for Offline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Offline").field("dir", &self.dir.root()).finish_non_exhaustive()
+        f.debug_struct("Offline")
+            .field("dir", &self.dir.root())
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,8 +182,12 @@ impl Offline {
             let (batches, bytes) = read.map_err(|error: HaltError| engine_error(&self.dir, &error))?;
             unreadable += bytes;
             for ((track, first), (head, batch)) in batches {
-                let Some(name) = self.tracks.get(track.0 as usize) else { continue };
-                let Some(block) = codec::decode(self.layout, &head, first, &batch) else { continue };
+                let Some(name) = self.tracks.get(track.0 as usize) else {
+                    continue;
+                };
+                let Some(block) = codec::decode(self.layout, &head, first, &batch) else {
+                    continue;
+                };
                 let batch = OfflineBatch {
                     track: name,
                     first,
@@ -202,8 +208,12 @@ impl Offline {
     pub fn examine(&self, progress: &mut dyn FnMut(usize)) -> Result<Examination, OpenError> {
         let io = |source| self.dir.io(&self.dir.database(), source);
         let mut covered: Vec<Vec<(u64, u64)>> = vec![Vec::new(); self.tracks.len()];
-        let names: std::collections::HashMap<&str, usize> =
-            self.tracks.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        let names: std::collections::HashMap<&str, usize> = self
+            .tracks
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (name.as_str(), at))
+            .collect();
         let unreadable_bytes = self.batches(progress, &mut |batch| {
             let end = batch.first.0 + batch.block.len() as u64;
             push(&mut covered[names[batch.track]], batch.first.0, end);
@@ -266,7 +276,9 @@ impl Default for Known {
 }
 
 fn note(known: &mut [Known], entry: &[u8], value: &[u8]) {
-    let Some((kind, rest)) = entry.split_first() else { return };
+    let Some((kind, rest)) = entry.split_first() else {
+        return;
+    };
     let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     match *kind {
         index::ACKED | index::END => {
@@ -302,7 +314,11 @@ fn track(name: &str, known: &Known, ranges: &[(u64, u64)]) -> TrackExamination {
     let end = ranges.last().map_or(known.end, |(_, end)| known.end.max(*end));
     let held = ranges.first().map_or(end, |(first, _)| *first);
     let forwarded = known.acked > 0;
-    let from = if forwarded { known.acked + 1 } else { known.first.min(held) };
+    let from = if forwarded {
+        known.acked + 1
+    } else {
+        known.first.min(held)
+    };
     let (mut at, mut missing, mut readable) = (from, Vec::new(), 0);
     for (first, behind) in ranges {
         readable += behind - first;

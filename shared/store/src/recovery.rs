@@ -46,7 +46,11 @@ pub(crate) struct Recovered {
 
 pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, OpenError> {
     let (dir, lock, format) = Directory::claim(root, config.layout)?;
-    let Format { log_id, created, remade } = format;
+    let Format {
+        log_id,
+        created,
+        remade,
+    } = format;
     let distrust = InUse::found(&dir) && !created;
     InUse::begin(&dir)?;
     let mut report = OpenReport {

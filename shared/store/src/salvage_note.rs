@@ -62,7 +62,11 @@ impl Note {
             folders.insert(u64::from_be_bytes(*number), text(&mut rest)?);
         }
         let whole = whole == 1;
-        rest.is_empty().then_some(Self { quarantine, whole, folders })
+        rest.is_empty().then_some(Self {
+            quarantine,
+            whole,
+            folders,
+        })
     }
 }
 
@@ -80,7 +84,10 @@ mod tests {
         let bytes = note.encode();
         assert_eq!(Note::decode(&bytes), Some(note.clone()));
         (0..bytes.len()).for_each(|cut| assert_ne!(Note::decode(&bytes[..cut]), Some(note.clone())));
-        let out = Note { quarantine: "quarantine-/../..".into(), ..note };
+        let out = Note {
+            quarantine: "quarantine-/../..".into(),
+            ..note
+        };
         assert_eq!(Note::decode(&out.encode()), None);
     }
 }

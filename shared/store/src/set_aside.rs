@@ -37,7 +37,10 @@ pub(crate) fn open_or_set_aside(
         report,
     };
     if let Some(note) = opening.note.clone() {
-        tracing::warn!(quarantine = note.quarantine, "mending a damaged store was cut short: it is done again");
+        tracing::warn!(
+            quarantine = note.quarantine,
+            "mending a damaged store was cut short: it is done again"
+        );
         opening.carry_out(&note)?;
     }
     for round in 0.. {
@@ -127,7 +130,8 @@ impl Opening<'_> {
             },
         };
         for folder in folders {
-            note.folders.insert(folder, names.get(&folder).cloned().unwrap_or_default());
+            note.folders
+                .insert(folder, names.get(&folder).cloned().unwrap_or_default());
         }
         // A folder without a name is known by its content.
         note.folders.retain(|_, name| !name.is_empty());

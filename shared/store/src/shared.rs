@@ -60,7 +60,10 @@ impl Shared {
         let tracks = opened.catalog.tracks.iter().enumerate();
         let known = tracks.flat_map(|(number, track)| {
             let track_id = TrackId(number as u32);
-            track.gaps.iter().map(move |gap| Loss { track: track_id, gap: *gap })
+            track.gaps.iter().map(move |gap| Loss {
+                track: track_id,
+                gap: *gap,
+            })
         });
         let shared = Self {
             losses: Losses::of(known),

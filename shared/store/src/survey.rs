@@ -355,7 +355,9 @@ fn find_seams(survey: &mut Survey) {
     });
     let holes = std::mem::take(&mut survey.holes);
     let tracks = &survey.catalog.tracks;
-    survey.holes = disjoint(holes, |id, at| tracks[id.0 as usize].gap_at(at).map(|gap| gap.last.next()));
+    survey.holes = disjoint(holes, |id, at| {
+        tracks[id.0 as usize].gap_at(at).map(|gap| gap.last.next())
+    });
 }
 
 /// The same numbers in rising holes that do not overlap, without those that a known gap covers: `known` gives the end of that.

@@ -628,6 +628,9 @@ fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_loss_is_named() {
     assert_eq!(present(&node), [4]);
     drop(node);
     // It is not deleted.
-    let aside = dir.path().join("quarantine-1/keyspaces/6/tables").join(table.file_name().unwrap());
+    let aside = dir
+        .path()
+        .join("quarantine-1/keyspaces/6/tables")
+        .join(table.file_name().unwrap());
     assert_eq!(fs::read(aside).unwrap().len(), sound.len());
 }

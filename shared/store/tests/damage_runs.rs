@@ -114,6 +114,11 @@ fn an_undamaged_copy_is_whole() {
     ] {
         let dir = image::scratch();
         Image::write(&world.image, dir.path());
-        assert_eq!(oracle::check(&world, dir.path(), true, OPEN_MAX), "whole", "{}", world.name);
+        assert_eq!(
+            oracle::check(&world, dir.path(), true, OPEN_MAX),
+            "whole",
+            "{}",
+            world.name
+        );
     }
 }

@@ -5,6 +5,7 @@
 
 mod away;
 mod contracts;
+mod damage;
 mod demo;
 mod flow;
 mod harness;

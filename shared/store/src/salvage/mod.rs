@@ -65,7 +65,10 @@ impl Source {
             let walk = journal::walk(&path)?;
             Ok((path, walk))
         };
-        let journals: Vec<(PathBuf, Walk)> = doctor::journals(dir)?.into_iter().map(walked).collect::<Result<_, _>>()?;
+        let journals: Vec<(PathBuf, Walk)> = doctor::journals(dir)?
+            .into_iter()
+            .map(walked)
+            .collect::<Result<_, _>>()?;
         let mut journaled = BTreeSet::new();
         for (path, walk) in &journals {
             journal::items::<HaltError>(path, walk, &mut |item| {
@@ -85,10 +88,12 @@ impl Source {
 
     /// Torn, and damaged in the middle: stretches and bytes of all journals.
     pub(crate) fn journal_damage(&self) -> (u64, u64, u64) {
-        self.journals.iter().fold((0, 0, 0), |(torn, stretches, bytes), (_, walk)| {
-            let (more, damaged) = walk.damage();
-            (torn + walk.torn(), stretches + more, bytes + damaged)
-        })
+        self.journals
+            .iter()
+            .fold((0, 0, 0), |(torn, stretches, bytes), (_, walk)| {
+                let (more, damaged) = walk.damage();
+                (torn + walk.torn(), stretches + more, bytes + damaged)
+            })
     }
 
     /// Folders of segments, the oldest first as far as their names tell.
@@ -138,18 +143,36 @@ impl Source {
                 unreadable += table::read(&file, &mut |entry| {
                     let table::Entry { key, value, seqno } = entry;
                     let folder = *folder;
-                    sink(Found { folder, key, value, seqno })
+                    sink(Found {
+                        folder,
+                        key,
+                        value,
+                        seqno,
+                    })
                 })?;
             }
         }
         let there: BTreeSet<u64> = self.folders.iter().map(|(folder, _)| *folder).collect();
-        let in_journals = self.folders.iter().any(|(folder, _)| wanted(*folder) && self.journaled.contains(folder));
+        let in_journals = self
+            .folders
+            .iter()
+            .any(|(folder, _)| wanted(*folder) && self.journaled.contains(folder));
         for (path, walk) in self.journals.iter().filter(|_| in_journals) {
             journal::items(path, walk, &mut |item| {
-                let journal::Item { keyspace: folder, key, value, seqno } = item;
+                let journal::Item {
+                    keyspace: folder,
+                    key,
+                    value,
+                    seqno,
+                } = item;
                 // A folder that is not here was removed, or is sound and elsewhere.
                 match there.contains(&folder) && wanted(folder) {
-                    true => sink(Found { folder, key, value, seqno }),
+                    true => sink(Found {
+                        folder,
+                        key,
+                        value,
+                        seqno,
+                    }),
                     false => Ok(()),
                 }
             })?;
@@ -161,7 +184,9 @@ impl Source {
     fn keyed(&self, restored: &mut Restored) -> Result<Keyed, HaltError> {
         let mut newest: BTreeMap<(&'static str, Bytes), (u64, Option<Bytes>)> = BTreeMap::new();
         let unreadable = self.read(&|folder| self.is_keyed(folder).is_some(), &mut |found| {
-            let Some(name) = self.is_keyed(found.folder) else { return Ok(()) };
+            let Some(name) = self.is_keyed(found.folder) else {
+                return Ok(());
+            };
             // Copied out of its block.
             let key = Bytes::copy_from_slice(&found.key);
             let entry = newest.entry((name, key)).or_default();
@@ -171,7 +196,9 @@ impl Source {
             Ok(())
         })?;
         restored.unreadable += unreadable;
-        let there = newest.into_iter().filter_map(|(place, (_, value))| Some((place, value?)));
+        let there = newest
+            .into_iter()
+            .filter_map(|(place, (_, value))| Some((place, value?)));
         Ok(there.collect())
     }
 
@@ -182,7 +209,9 @@ impl Source {
         for (folder, _) in &self.folders {
             match self.names.get(folder).and_then(|name| segment_number(name)) {
                 Some(id) => drop(segments.insert(*folder, id)),
-                None if self.is_keyed(*folder).is_none() => drop(unnamed.insert(*folder, (CommitNumber(u64::MAX), TrackId(0), Seq(0)))),
+                None if self.is_keyed(*folder).is_none() => {
+                    drop(unnamed.insert(*folder, (CommitNumber(u64::MAX), TrackId(0), Seq(0))))
+                }
                 None => {}
             }
         }
@@ -191,13 +220,20 @@ impl Source {
         }
         let wanted: BTreeSet<u64> = unnamed.keys().copied().collect();
         self.read(&|folder| wanted.contains(&folder), &mut |found| {
-            if let (Some((track, seq, head)), Some(first)) = (sound(config.layout, &found), unnamed.get_mut(&found.folder)) {
+            if let (Some((track, seq, head)), Some(first)) =
+                (sound(config.layout, &found), unnamed.get_mut(&found.folder))
+            {
                 *first = (*first).min((head.commit, track, seq));
             }
             Ok(())
         })?;
         let mut taken: BTreeSet<u64> = segments.values().copied().collect();
-        let mut next = seals.keys().chain(&taken).max().map_or(0, |newest| newest + 1).max(above);
+        let mut next = seals
+            .keys()
+            .chain(&taken)
+            .max()
+            .map_or(0, |newest| newest + 1)
+            .max(above);
         let mut in_order: Vec<_> = unnamed.into_iter().collect();
         in_order.sort_by_key(|(_, first)| *first);
         for (folder, (_, track, seq)) in in_order {
@@ -320,7 +356,11 @@ pub(crate) fn restore(engine: &Engine, source: &Source, config: &StoreConfig) ->
         open.insert(folder, engine.create_segment(id)?);
     }
     let unreadable = source.read(&|folder| open.contains_key(&folder), &mut |found| {
-        if let (Some(_), Some(keyspace), Some(value)) = (sound(config.layout, &found), open.get(&found.folder), found.value.clone()) {
+        if let (Some(_), Some(keyspace), Some(value)) = (
+            sound(config.layout, &found),
+            open.get(&found.folder),
+            found.value.clone(),
+        ) {
             sink.insert(keyspace, found.key, value)?;
             restored.batches += 1;
         }
@@ -329,7 +369,11 @@ pub(crate) fn restore(engine: &Engine, source: &Source, config: &StoreConfig) ->
     restored.unreadable += unreadable;
     sink.finish()?;
     let dir = source.dir.display();
-    let Restored { batches, keyed, unreadable } = restored;
+    let Restored {
+        batches,
+        keyed,
+        unreadable,
+    } = restored;
     tracing::warn!(%dir, batches, keyed, unreadable, "what could be read of damaged files was put back");
     Ok(restored)
 }

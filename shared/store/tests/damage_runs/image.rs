@@ -24,7 +24,10 @@ pub(crate) struct Image {
 pub(crate) fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
-        tempfile::Builder::new().prefix("fellbeck-damage-").tempdir_in(memory).unwrap()
+        tempfile::Builder::new()
+            .prefix("fellbeck-damage-")
+            .tempdir_in(memory)
+            .unwrap()
     } else {
         tempfile::tempdir().unwrap()
     }

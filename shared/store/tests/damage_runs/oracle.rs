@@ -30,7 +30,10 @@ pub(crate) fn check(world: &World, dir: &Path, once: bool, open_max: Duration) -
     for track in 0..world.bounds.len() as u32 {
         let seq = node.store.bounds(TrackId(track)).end.0;
         let committed = node.commit(append(TrackId(track), [noise(1_000_000 + seq)]));
-        assert!(!once || committed.commit > world.newest, "a commit number is never reused (I5)");
+        assert!(
+            !once || committed.commit > world.newest,
+            "a commit number is never reused (I5)"
+        );
         expected.insert((track, seq), noise(1_000_000 + seq));
     }
     let again = Seen::read(world, &node);
@@ -40,7 +43,11 @@ pub(crate) fn check(world: &World, dir: &Path, once: bool, open_max: Duration) -
 
     // A second open is stable.
     let node = Node::open(dir, world.config.clone());
-    assert!(!node.report.is_damaged(), "reported once: {:?}, first {report:?}", node.report);
+    assert!(
+        !node.report.is_damaged(),
+        "reported once: {:?}, first {report:?}",
+        node.report
+    );
     let second = Seen::read(world, &node);
     assert_eq!(second.records, expected, "after a second open");
     assert_eq!(second.gaps, seen.gaps, "gaps after a second open");
@@ -83,7 +90,10 @@ impl Seen {
             let known = world.records.get(&(track, seq)).cloned();
             let fresh = noise(1_000_000 + seq);
             let same = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes) == text;
-            known.filter(same).or_else(|| Some(fresh).filter(same)).unwrap_or_else(|| panic!("wrong record {track}/{seq}"))
+            known
+                .filter(same)
+                .or_else(|| Some(fresh).filter(same))
+                .unwrap_or_else(|| panic!("wrong record {track}/{seq}"))
         };
         let tracks = world.bounds.len() as u32;
         let mut bounds = Vec::new();
@@ -105,7 +115,10 @@ impl Seen {
         for (number, track, seq, text) in node.log_from(1, 50_000) {
             assert!(number >= commit, "commits rise");
             commit = number;
-            assert!(log.insert((track, seq), back(text, seq, track)).is_none(), "{track}/{seq} came twice");
+            assert!(
+                log.insert((track, seq), back(text, seq, track)).is_none(),
+                "{track}/{seq} came twice"
+            );
         }
         for loss in node.store.losses() {
             losses.extend((loss.gap.first.0..=loss.gap.last.0).map(|seq| (loss.track.0, seq)));
@@ -136,21 +149,33 @@ impl Seen {
             match self.records.get(&(*track, *seq)) {
                 Some(found) => {
                     assert_eq!(found, payload);
-                    assert!(!self.gaps.contains(&(*track, *seq)), "{track}/{seq} is there and in a gap");
+                    assert!(
+                        !self.gaps.contains(&(*track, *seq)),
+                        "{track}/{seq} is there and in a gap"
+                    );
                 }
                 None if *seq <= acked || *seq < first => {}
                 None => {
-                    assert!(!once || self.gaps.contains(&(*track, *seq)), "{track}/{seq} is silently gone");
+                    assert!(
+                        !once || self.gaps.contains(&(*track, *seq)),
+                        "{track}/{seq} is silently gone"
+                    );
                     lost += 1;
                 }
             }
         }
         for (track, seq) in &self.gaps {
-            assert!(world.records.contains_key(&(*track, *seq)), "a gap at {track}/{seq}, which never was");
+            assert!(
+                world.records.contains_key(&(*track, *seq)),
+                "a gap at {track}/{seq}, which never was"
+            );
         }
         for (track, seq) in &self.losses {
             let (first, _, acked) = world.bounds[*track as usize];
-            assert!(*seq > acked && (*seq >= first || !once), "{track}/{seq} was done with and is called lost");
+            assert!(
+                *seq > acked && (*seq >= first || !once),
+                "{track}/{seq} was done with and is called lost"
+            );
         }
         for (track, (_, end)) in self.bounds.iter().enumerate() {
             assert!(!once || *end >= world.bounds[track].1, "a number is never reused (I5)");
@@ -168,10 +193,16 @@ fn keyed(world: &World, node: &Node, report: &OpenReport) -> u64 {
             lost += u64::from(loaded.get(key) != Some(value));
         }
         for key in loaded.keys() {
-            assert!(world.keyed.contains_key(&(at as u8, key.clone())), "a key that never was");
+            assert!(
+                world.keyed.contains_key(&(at as u8, key.clone())),
+                "a key that never was"
+            );
         }
     }
-    assert!(lost == 0 || report.is_damaged(), "{lost} keyed values are silently gone: {report:?}");
+    assert!(
+        lost == 0 || report.is_damaged(),
+        "{lost} keyed values are silently gone: {report:?}"
+    );
     lost
 }
 
