@@ -27,7 +27,7 @@ pub(crate) enum Command {
         /// The one-time token.
         token: String,
     },
-    /// Examine a store that no node has open. Exit code 4: something is damaged, or missing and not yet declared.
+    /// Examine a store that no node has open. Exit code 7: something is damaged, or missing and not yet declared.
     Doctor(DoctorArgs),
     /// Show stored records, the oldest first within a lane.
     Peek(PeekArgs),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::args::{DoctorArgs, ImportArgs, PeekArgs};
 
 /// Exit code of `doctor` where something is damaged, or missing and not yet declared.
-const DAMAGED: u8 = 4;
+const DAMAGED: u8 = 7;
 
 /// How a command ended.
 pub(crate) type Ended = Result<u8, NodeError>;

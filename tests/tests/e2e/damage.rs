@@ -209,12 +209,12 @@ fn a_store_at_rest_is_examined_shown_exported_and_imported_exactly() {
     std::fs::write(&file, bytes).expect("the file can be written");
     other.command(&["import", path]).assert_refused(&["cut short"]);
 
-    // Damaged: said with exit code 4, mended on demand, and sound then.
+    // Damaged: said with exit code 7, mended on demand, and sound then.
     let version = world.edge.data_dir().join("store/db/version");
     std::fs::write(version, "broken").expect("the file can be written");
     let store = world.edge.data_dir().join("store/db/keyspaces/1/current");
     std::fs::write(store, "broken").expect("the file can be written");
-    assert_eq!(world.edge.command(&["doctor"]).code, Some(4));
+    assert_eq!(world.edge.command(&["doctor"]).code, Some(7));
     world.edge.command(&["doctor", "--repair"]).assert_ok();
     assert_eq!(peek(&world.edge, &[]).len(), MESSAGES);
 }
