@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
+use crate::dedup::index::DeviceIds;
 use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
@@ -69,9 +70,9 @@ async fn serve(
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
-        gaps: GapList::load(store, places(streams.clone(), store).gaps)
+        gaps: GapList::load(store, places(config, streams.clone(), store)?.gaps)
             .map_err(|error| NodeError::State(error.to_string()))?,
-        places: places(streams.clone(), store),
+        places: places(config, streams.clone(), store)?,
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
@@ -138,16 +139,19 @@ fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
     Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
 }
 
-fn places(streams: Streams, store: &Store) -> Places {
+fn places(config: &CloudConfig, streams: Streams, store: &Store) -> Result<Places, NodeError> {
     let gaps = store
         .track(&track_name(GAPS_STREAM, 0))
         .expect("the store was opened with the gaps stream");
     let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
-    Places {
+    let device_ids = DeviceIds::load(store, config.dedup.scheme(), config.dedup.limits());
+    let device_ids = device_ids.map_err(|error| NodeError::State(error.to_string()))?;
+    Ok(Places {
         streams,
         gaps,
         track_names: Arc::new(track_names),
-    }
+        device_ids: Arc::new(device_ids),
+    })
 }
 
 /// One line on what was found, at the level that it deserves.

@@ -11,6 +11,7 @@ mod offline;
 mod rules;
 mod status;
 mod uplink;
+mod wear;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

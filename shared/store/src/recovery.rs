@@ -12,6 +12,7 @@ use fellbeck_core::ledger::DropReason;
 use fellbeck_core::varint::{put_bytes, take_bytes};
 use fellbeck_core::{CommitNumber, Epoch, Seq, TrackId};
 
+use crate::ballast::Ballast;
 use crate::catalog::Track;
 use crate::config::{Layout, StoreConfig};
 use crate::directory::{Directory, Format, Lock, Twice};
@@ -23,6 +24,7 @@ use crate::high_water::{HighWater, HighWaterFile};
 use crate::in_use::InUse;
 use crate::key::{gap_value, index};
 use crate::losses;
+use crate::policy::TrackPolicy;
 use crate::report::OpenReport;
 use crate::set_aside::{engine_error, open_or_set_aside};
 use crate::shared::{Opened, Shared};
@@ -41,6 +43,7 @@ pub(crate) struct Recovered {
     pub(crate) high_water: HighWaterFile,
     pub(crate) lock: Lock,
     pub(crate) in_use: InUse,
+    pub(crate) ballast: Ballast,
     pub(crate) plan: Plan,
 }
 
@@ -51,6 +54,8 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         created,
         remade,
     } = format;
+    let ballast = Ballast::of(&dir, config.quota_bytes);
+    ballast.drop_if_needed();
     let distrust = InUse::found(&dir) && !created;
     InUse::begin(&dir)?;
     let mut report = OpenReport {
@@ -104,6 +109,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         high_water,
         lock,
         in_use: InUse::of(&dir),
+        ballast,
         plan,
     })
 }
@@ -175,8 +181,13 @@ fn number_tracks(dir: &Directory, config: &StoreConfig, report: &mut OpenReport)
         dir.replace_twice(TRACKS, &bytes)?;
     }
     let acknowledged = |name: &String| config.layout == Layout::Edge && !config.sessions_only.contains(name);
+    let policy = |name: &String| {
+        let named = config.policies.iter().find(|(track, _)| track == name);
+        named.map_or_else(TrackPolicy::default, |(_, policy)| *policy)
+    };
     let track = |name: String| Track {
         sessions_only: !acknowledged(&name),
+        policy: policy(&name),
         name,
         end: Seq(1),
         ..Track::default()
@@ -216,6 +227,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
     for (number, track) in survey.catalog.tracks.iter_mut().enumerate() {
         let id = TrackId(number as u32);
         let (end, acked) = mark.tracks.get(number).copied().unwrap_or_default();
+        if track.policy.memory_bytes.is_some() && track.segments.is_empty() {
+            track.end = track.end.max(end).max(Seq(1));
+            track.acked = Seq(track.acked.0.min(track.end.0 - 1));
+            if track.acked.next() < track.end {
+                // Not in the index: it is found anew at each open, until it is acknowledged.
+                track.gaps = vec![gap(track.acked.next(), track.end, DropReason::Volatile)];
+            }
+            track.ring.reserved = track.end;
+            continue;
+        }
         // What was acknowledged was acknowledged, even where the store has forgotten it.
         track.acked = track.acked.max(acked);
         // Only what was acknowledged is ever trimmed where an uplink reads: nothing else may be missing in front.
@@ -297,6 +318,7 @@ fn plan(config: &StoreConfig, survey: &mut Survey) -> Plan {
         dirty: std::mem::take(&mut survey.dirty),
         unindexed,
         floor: survey.floor,
+        spares: std::mem::take(&mut survey.spares),
     }
 }
 
