@@ -208,10 +208,13 @@ impl Source {
         let mut unnamed: BTreeMap<u64, (CommitNumber, TrackId, Seq)> = BTreeMap::new();
         for (folder, _) in &self.folders {
             match self.names.get(folder).and_then(|name| segment_number(name)) {
-                Some(id) => drop(segments.insert(*folder, id)),
-                None if self.is_keyed(*folder).is_none() => {
-                    drop(unnamed.insert(*folder, (CommitNumber(u64::MAX), TrackId(0), Seq(0))))
+                Some(id) => {
+                    segments.insert(*folder, id);
                 }
+                None if self.is_keyed(*folder).is_none() => {
+                    unnamed.insert(*folder, (CommitNumber(u64::MAX), TrackId(0), Seq(0)));
+                }
+
                 None => {}
             }
         }
