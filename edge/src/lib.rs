@@ -9,6 +9,7 @@ mod downlink;
 mod join;
 mod ledger;
 mod node;
+mod offline;
 mod rules;
 mod status;
 mod uplink;
@@ -38,20 +39,38 @@ pub fn cli(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Does what was asked for; returns the exit code.
 fn execute(args: &Args) -> Result<ExitCode, NodeError> {
     let sources = args.node.sources(ENV_PREFIX)?;
     let config = load_checked(&sources, |config: EdgeConfig| config.validate().map(|()| config))?;
+    let done = |()| ExitCode::SUCCESS;
     match args.command.as_ref().unwrap_or(&Command::Run) {
-        Command::Check => println!("configuration ok"),
-        Command::Ledger(ledger) => return Ok(node::ledger(&config, ledger)),
+        Command::Check => {
+            println!("configuration ok");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ledger(ledger) => Ok(node::ledger(&config, ledger)),
         Command::Run => {
             logging::init(&args.node.log(&config.log))?;
-            node::run(config, args.node.ready_file.as_deref())?;
+            node::run(config, args.node.ready_file.as_deref()).map(done)
         }
         Command::Join { token } => {
             logging::init(&args.node.log(&config.log))?;
-            join::join(&config, token)?;
+            join::join(&config, token).map(done)
         }
+        offline => on_store(args, &config, offline).map(ExitCode::from),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// A command on a store that no node has open.
+fn on_store(args: &Args, config: &EdgeConfig, command: &Command) -> Result<u8, NodeError> {
+    logging::init(&args.node.log(&config.log))?;
+    let store = config.data_dir.as_ref().ok_or(NodeError::NoDataDir)?.join("store");
+    match command {
+        Command::Doctor(doctor) => offline::doctor(&store, node::store_config(config), doctor),
+        Command::Peek(which) => offline::peek(&store, which),
+        Command::Export { file, which } => offline::export_range(&store, file, which),
+        Command::Import(import) => offline::import(&store, node::store_config(config), import),
+        Command::Run | Command::Check | Command::Ledger(_) | Command::Join { .. } => Ok(0),
+    }
 }

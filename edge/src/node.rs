@@ -138,7 +138,7 @@ fn node_name(data_dir: &Path) -> String {
     }
 }
 
-fn store_config(config: &EdgeConfig) -> StoreConfig {
+pub(crate) fn store_config(config: &EdgeConfig) -> StoreConfig {
     let rules = config.forward_rules();
     let mut policies: Vec<_> = rules
         .iter()

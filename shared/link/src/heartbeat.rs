@@ -100,7 +100,7 @@ mod tests {
             assert_eq!(Heartbeat::decode(payload), None);
         }
         for n in 0..=u8::MAX {
-            let _ = Heartbeat::decode(&[n; 200]);
+            assert_eq!(Heartbeat::decode(&[n; 200]), None);
         }
     }
 

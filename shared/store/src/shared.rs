@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fellbeck_core::incarnation::Incarnation;
+use fellbeck_core::ledger::DropReason;
 use fellbeck_core::{CommitNumber, Epoch, TrackId};
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::config::{Layout, StoreConfig};
 use crate::engine::Engine;
+use crate::entry::Gap;
 use crate::error::ReadError;
 use crate::losses::{Loss, Losses};
 use crate::policy::Admission;
@@ -63,18 +65,19 @@ pub(crate) struct Opened {
 
 impl Shared {
     pub(crate) fn new(config: StoreConfig, opened: Opened) -> Arc<Self> {
-        let gauges = Gauges {
-            admissions: opened.catalog.tracks.iter().map(|_| AtomicU8::new(0)).collect(),
-            ..Gauges::default()
-        };
         let tracks = opened.catalog.tracks.iter().enumerate();
         let known = tracks.flat_map(|(number, track)| {
             let track_id = TrackId(number as u32);
-            track.gaps.iter().map(move |gap| Loss {
+            let damaged = |gap: &&Gap| matches!(gap.reason, DropReason::Damaged | DropReason::LostSuffix);
+            track.gaps.iter().filter(damaged).map(move |gap| Loss {
                 track: track_id,
                 gap: *gap,
             })
         });
+        let gauges = Gauges {
+            admissions: opened.catalog.tracks.iter().map(|_| AtomicU8::new(0)).collect(),
+            ..Gauges::default()
+        };
         let shared = Self {
             losses: Losses::of(known),
             epoch: opened.incarnations.last().map_or(Epoch(0), |newest| newest.epoch),

@@ -5,6 +5,7 @@
 
 mod away;
 mod contracts;
+mod damage;
 mod demo;
 mod device_ids;
 mod downlink;
