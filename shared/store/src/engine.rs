@@ -57,8 +57,9 @@ impl Engine {
         let keyed = |name: &str| db.keyspace(name, || options(KEYED_MEMTABLE_BYTES, 4 * 1024));
         let engine = Self {
             index: keyed("index")?,
-            spare: keyed("spare")?,
             spaces: [keyed("session")?, keyed("retained")?, keyed("mark")?, keyed("node")?],
+            // The last of them: folders are numbered in the order of their making, and what is salvaged goes by these numbers.
+            spare: keyed("spare")?,
             db,
         };
         engine.sync_folders()?;

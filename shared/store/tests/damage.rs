@@ -609,7 +609,7 @@ fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_loss_is_named() {
     };
     let mut node = Node::open(dir.path(), config());
     node.commit(append(LANE, (1..=3).map(noise)));
-    let tables = dir.path().join("db/keyspaces/6/tables");
+    let tables = dir.path().join("db/keyspaces/7/tables");
     while fs::read_dir(&tables).unwrap().next().is_none() {
         std::thread::yield_now();
     }
@@ -630,7 +630,7 @@ fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_loss_is_named() {
     // It is not deleted.
     let aside = dir
         .path()
-        .join("quarantine-1/keyspaces/6/tables")
+        .join("quarantine-1/keyspaces/7/tables")
         .join(table.file_name().unwrap());
     assert_eq!(fs::read(aside).unwrap().len(), sound.len());
 }

@@ -24,7 +24,7 @@ use crate::key::{HEAD_BYTES, Head, Seal, index, parse_entry_key};
 use crate::manifest::{self, LIST};
 
 /// Names of the keyed folders in the order of their making, which gives them the numbers from 1 on.
-const KEYED: [&str; 5] = ["index", "session", "retained", "mark", "node"];
+const KEYED: [&str; 6] = ["index", "session", "retained", "mark", "node", "spare"];
 /// Bytes that one commit of what is put back may hold.
 const COMMIT_BYTES: usize = 1024 * 1024;
 
@@ -341,11 +341,13 @@ pub(crate) fn restore(engine: &Engine, source: &Source, config: &StoreConfig) ->
         bytes: 0,
     };
     for ((name, key), value) in keyed {
-        let keyspace = if name == KEYED[0] {
-            &engine.index
-        } else {
-            let at = KEYED.iter().position(|keyed| *keyed == name).unwrap_or(1);
-            engine.space([Space::Session, Space::Retained, Space::Mark, Space::Node][at - 1])
+        let keyspace = match name {
+            "index" => &engine.index,
+            "spare" => &engine.spare,
+            "retained" => engine.space(Space::Retained),
+            "mark" => engine.space(Space::Mark),
+            "node" => engine.space(Space::Node),
+            _ => engine.space(Space::Session),
         };
         sink.insert(keyspace, key, value)?;
         restored.keyed += 1;
