@@ -9,6 +9,7 @@ mod dedup;
 mod downlink;
 mod gaps;
 mod ingest;
+mod ledger;
 mod node;
 mod routing;
 mod status;
@@ -33,28 +34,26 @@ pub fn cli(args: impl Iterator<Item = OsString>) -> ExitCode {
         Outcome::Exit(code) => return code,
     };
     match execute(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.exit(),
     }
 }
 
-fn execute(args: &Args) -> Result<(), NodeError> {
+fn execute(args: &Args) -> Result<ExitCode, NodeError> {
     let sources = args.node.sources(ENV_PREFIX)?;
     let config = load_checked(&sources, |config: CloudConfig| config.validate().map(|()| config))?;
     match args.command.as_ref().unwrap_or(&Command::Run) {
-        Command::Check => {
-            println!("configuration ok");
-            Ok(())
-        }
+        Command::Check => println!("configuration ok"),
+        Command::Ledger(ledger) => return Ok(node::ledger(&config, ledger)),
         Command::Run => {
             logging::init(&args.node.log(&config.log))?;
-            node::run(config, args.node.ready_file.as_deref())
+            node::run(config, args.node.ready_file.as_deref())?;
         }
         Command::Token {
             command: TokenCommand::Create { edge, address, hours },
         } => {
             println!("{}", token::create(&config, edge, address, *hours)?);
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

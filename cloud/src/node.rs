@@ -6,14 +6,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::Json;
 use axum::routing::get;
-use axum::{Json, Router};
+use fellbeck_broker::front::MqttServer;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
+use fellbeck_node::ledger::{LedgerArgs, LedgerSource, ReaderSource};
 use fellbeck_node::{
     BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
     wait,
@@ -33,8 +36,9 @@ use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
+use crate::ledger;
 use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
-use crate::status::{status, sys_values};
+use crate::status::{publish_health, status, sys_values};
 use crate::token::remember_link_address;
 
 /// Runs the node until a signal or a failure.
@@ -84,15 +88,17 @@ async fn serve(
         failed: watch::Sender::new(None),
         noise: Default::default(),
     });
-    let parts = broker_parts(config, streams, &link);
-    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
+    let broker = broker_parts(config, streams, &link);
+    let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
     if let Some(mqtt) = &mqtt {
         let inside = mqtt.inside();
         link.downlink.set(Downlink { inside, openings }).ok();
     }
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
-    let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
+    let readers = mqtt.as_ref().map(MqttServer::books);
+    let parts = http_parts(&link, metrics.clone(), readers);
+    let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
 
     let http_address = http.as_ref().map(|(address, _)| *address);
@@ -124,6 +130,11 @@ fn store_config(config: &CloudConfig) -> StoreConfig {
         tail_bytes: config.store.tail.as_usize(),
         ..StoreConfig::cloud(tracks)
     }
+}
+
+/// `fellbeck-cloud ledger`.
+pub(crate) fn ledger(config: &CloudConfig, args: &LedgerArgs) -> ExitCode {
+    ledger::command(config, store_config(config), args)
 }
 
 fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
@@ -211,22 +222,29 @@ fn start_link(
     Ok((Some(bound), Some(tokio::spawn(server.run(link.clone(), leaving)))))
 }
 
-fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
+fn http_parts(link: &Arc<LinkParts>, metrics: Metrics, readers: ReaderSource) -> HttpParts {
     let readiness = Readiness::new(&["store", "mqtt", "link"]);
     for part in ["store", "mqtt", "link"] {
         readiness.met(part);
     }
-    let refresh = refresh(&link.store);
+    let of_links = link.clone();
+    let ledger = LedgerSource::new(&link.store, readers, move |store| {
+        ledger::ledger(&of_links.edges, store)
+    });
+    let of_store = refresh(&link.store);
+    let of_links = link.clone();
+    let refresh = ledger.refresh(Arc::new(move || {
+        of_store();
+        publish_health(&of_links);
+    }));
     let (link, listed) = (link.clone(), link.clone());
+    let gaps = get(async move || Json(listed.gaps.to_json(&listed.store)));
     HttpParts {
         title: "fellbeck-cloud",
         readiness,
         metrics,
         refresh,
         status: Arc::new(move || status(&link)),
-        extra: Router::new().route(
-            "/api/v1/gaps",
-            get(async move || Json(listed.gaps.to_json(&listed.store))),
-        ),
+        extra: ledger.routes().route("/api/v1/gaps", gaps),
     }
 }

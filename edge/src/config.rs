@@ -83,6 +83,8 @@ pub(crate) struct UplinkConfig {
     pub(crate) backoff_max_ms: u64,
     /// Bytes read ahead of the link for all lanes together.
     pub(crate) read_ahead: ByteSize,
+    /// Interval of heartbeats through the whole path; also how long nothing may move before the link counts as degraded. 0: off.
+    pub(crate) heartbeat_ms: u64,
 }
 
 impl Default for UplinkConfig {
@@ -95,6 +97,7 @@ impl Default for UplinkConfig {
             backoff_min_ms: 200,
             backoff_max_ms: 30_000,
             read_ahead: ByteSize(4 << 20),
+            heartbeat_ms: 15_000,
         }
     }
 }
@@ -278,6 +281,9 @@ impl EdgeConfig {
         )?;
         ranged("uplink.read_ahead", self.uplink.read_ahead.0, (64 << 10)..=(1 << 30))?;
         self.downlink.validate()?;
+        if self.uplink.heartbeat_ms != 0 {
+            ranged("uplink.heartbeat_ms", self.uplink.heartbeat_ms, 100..=3_600_000)?;
+        }
         ranged("store.quota", self.store.quota.0, (4 << 20)..=(1 << 50))?;
         ranged("store.segment", self.store.segment.0, (64 << 10)..=(1 << 30))?;
         ranged("store.reserve", self.store.reserve.0, (4 << 20)..=(1 << 40))?;

@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod downlink;
 mod join;
+mod ledger;
 mod node;
 mod rules;
 mod status;
@@ -32,26 +33,25 @@ pub fn cli(args: impl Iterator<Item = OsString>) -> ExitCode {
         Outcome::Exit(code) => return code,
     };
     match execute(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.exit(),
     }
 }
 
-fn execute(args: &Args) -> Result<(), NodeError> {
+fn execute(args: &Args) -> Result<ExitCode, NodeError> {
     let sources = args.node.sources(ENV_PREFIX)?;
     let config = load_checked(&sources, |config: EdgeConfig| config.validate().map(|()| config))?;
     match args.command.as_ref().unwrap_or(&Command::Run) {
-        Command::Check => {
-            println!("configuration ok");
-            Ok(())
-        }
+        Command::Check => println!("configuration ok"),
+        Command::Ledger(ledger) => return Ok(node::ledger(&config, ledger)),
         Command::Run => {
             logging::init(&args.node.log(&config.log))?;
-            node::run(config, args.node.ready_file.as_deref())
+            node::run(config, args.node.ready_file.as_deref())?;
         }
         Command::Join { token } => {
             logging::init(&args.node.log(&config.log))?;
-            join::join(&config, token)
+            join::join(&config, token)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,13 +4,16 @@
 //! Whatever part fails first ends the node with its reason; what was acknowledged is durable.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::routing::get;
-use axum::{Json, Router};
+use fellbeck_broker::front::MqttServer;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_link::limits::LANES_MAX;
+use fellbeck_node::ledger::{LedgerArgs, LedgerSource, ReaderSource, ledger_command};
 use fellbeck_node::{
     BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, losses, refresh, start_http, start_mqtt,
     stop_mqtt, wait,
@@ -23,8 +26,9 @@ use fellbeck_store::{OpenReport, Store, StoreConfig};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::config::EdgeConfig;
+use crate::config::{Durability, EdgeConfig};
 use crate::downlink::{DownlinkParts, DownlinkState};
+use crate::ledger::LaneBooks;
 use crate::rules::{LOCAL_LANE, Rule, Rules, track_name};
 use crate::status::{status, sys_values};
 use crate::uplink::Uplink;
@@ -71,9 +75,14 @@ async fn serve(
     let broker = broker_parts(config, &name, store, &uplink_state)?;
     let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
     let downlink_state = Arc::new(DownlinkState::default());
-    let states = (uplink_state.clone(), downlink_state.clone());
-    let endurance = config.store.endurance.map(|bytes| bytes.0);
-    let parts = http_parts(&name, store, states, metrics.clone(), endurance);
+    let books = Arc::new(LaneBooks::load(store, &unwritten(config)));
+    let shown = Shown {
+        links: (uplink_state.clone(), downlink_state.clone()),
+        books: books.clone(),
+        readers: mqtt.as_ref().map(MqttServer::books),
+        endurance: config.store.endurance.map(|bytes| bytes.0),
+    };
+    let parts = http_parts(&name, store, metrics.clone(), shown);
     let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
     let downlink = mqtt.as_ref().map(|mqtt| DownlinkParts {
@@ -90,6 +99,11 @@ async fn serve(
         store: store.clone(),
         clock,
         state: uplink_state,
+        books,
+        heart_track: config
+            .forward_rules()
+            .first()
+            .and_then(|rule| store.track(&track_name(&rule.lane))),
     };
     let (leave, leaving) = Shutdown::manual();
     let failed = watch::Sender::new(None);
@@ -210,16 +224,24 @@ fn rules(config: &EdgeConfig, store: &Store) -> Result<Rules, NodeError> {
     Ok(Rules::new(rules.collect::<Result<_, NodeError>>()?, store.clone()))
 }
 
-fn http_parts(
-    name: &str,
-    store: &Store,
-    (uplink, downlink): (Arc<UplinkState>, Arc<DownlinkState>),
-    metrics: Metrics,
+/// What the ledger, the status page and the metrics of the node are made of.
+struct Shown {
+    links: (Arc<UplinkState>, Arc<DownlinkState>),
+    books: Arc<LaneBooks>,
+    readers: ReaderSource,
     endurance: Option<u64>,
-) -> HttpParts {
+}
+
+fn http_parts(name: &str, store: &Store, metrics: Metrics, shown: Shown) -> HttpParts {
     let readiness = Readiness::new(&["store", "mqtt"]);
     readiness.met("store");
     readiness.met("mqtt");
+    let Shown {
+        links: (uplink, downlink),
+        books,
+        readers,
+        endurance,
+    } = shown;
     let wear = Wear::start(store, endurance);
     let (of_store, of_wear) = (refresh(store), wear.clone());
     let refresh: Refresh = Arc::new(move || {
@@ -228,6 +250,8 @@ fn http_parts(
     });
     let lost = store.clone();
     let gaps = get(async move || Json(json!({ "gaps": losses(&lost) })));
+    let ledger = LedgerSource::new(store, readers, move |store| books.ledger(store));
+    let refresh = ledger.refresh(refresh);
     let (name, store) = (name.to_owned(), store.clone());
     HttpParts {
         title: "fellbeck-edge",
@@ -235,6 +259,23 @@ fn http_parts(
         metrics,
         refresh,
         status: Arc::new(move || status(&name, &store, (&uplink, &downlink), &wear)),
-        extra: Router::new().route("/api/v1/gaps", gaps),
+        extra: ledger.routes().route("/api/v1/gaps", gaps),
     }
+}
+
+/// Tracks of the lanes that are kept in memory only.
+fn unwritten(config: &EdgeConfig) -> Vec<String> {
+    let rules = config.forward_rules().into_iter();
+    let in_memory = rules.filter(|rule| rule.durability == Durability::Memory);
+    in_memory.map(|rule| track_name(&rule.lane)).collect()
+}
+
+/// `fellbeck-edge ledger`: the books of the running node, or of its store at rest.
+pub(crate) fn ledger(config: &EdgeConfig, args: &LedgerArgs) -> ExitCode {
+    let open = || {
+        let data_dir = config.data_dir.as_ref().ok_or(NodeError::NoDataDir)?;
+        Ok(fellbeck_store::open(&data_dir.join("store"), store_config(config))?.0)
+    };
+    let make = |store: &Store| Ok(LaneBooks::load(store, &unwritten(config)).ledger(store));
+    ledger_command(args, &config.http.listen, open, make)
 }

@@ -23,6 +23,8 @@ pub(crate) struct Rule {
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     rules: Vec<Rule>,
+    /// What the lanes ask for, by track.
+    terms: Vec<Terms>,
     /// Knows which lanes take new messages.
     store: Store,
 }
@@ -30,7 +32,12 @@ pub(crate) struct Rules {
 impl Rules {
     /// Rules in the order in which they are tried.
     pub(crate) fn new(rules: Vec<Rule>, store: Store) -> Self {
-        Self { rules, store }
+        let tracks = rules.iter().map(|rule| rule.track.0 as usize + 1).max();
+        let mut terms = vec![Terms::default(); tracks.unwrap_or_default()];
+        for rule in &rules {
+            terms[rule.track.0 as usize] = rule.terms;
+        }
+        Self { rules, terms, store }
     }
 }
 
@@ -51,8 +58,7 @@ impl Route for Rules {
     }
 
     fn terms(&self, track: TrackId) -> Terms {
-        let rule = self.rules.iter().find(|rule| rule.track == track);
-        rule.map_or_else(Terms::default, |rule| rule.terms)
+        self.terms.get(track.0 as usize).copied().unwrap_or_default()
     }
 }
 

@@ -261,6 +261,7 @@ async fn start(
 ) -> Result<(Driver, Ends, Live), Fault> {
     let store = remember(parts, slot, identity, hello, admission.incarnation).await?;
     tell(connection, identity, hello, admission);
+    slot.ledger().connected(identity.instance, hello, parts.clock.tick());
     let config = ReceiverConfig {
         credit: parts.config.credit.0,
         probe_timeout: Duration::from_millis(parts.config.probe_timeout_ms),

@@ -13,11 +13,12 @@ use fellbeck_core::{
     Batch, BatchError, ClockQuality, DropReason, Epoch, Origin, Position, Properties, QoS, Record, RecordBlockBuilder,
     Run, Seq, TrackId, WallTime,
 };
-use fellbeck_link::{Gap, Ingest, IngestEntry};
+use fellbeck_link::{Gap, Heartbeat, Ingest, IngestEntry};
 use fellbeck_store::{Append, Commit, Put, Space, Urgency};
 
 use crate::dedup::index::{DeviceIds, Intake, Verdict};
 use crate::dedup::mark::{LaneKey, partition_key, position_value, watermark_key};
+use crate::ledger::{Beat, Brought, LaneCounts, LaneId};
 use crate::routing::Streams;
 
 /// Where records of this node go.
@@ -44,6 +45,10 @@ pub(crate) struct Moved {
     pub(crate) w: Position,
     /// Its new partition marks.
     pub(crate) partitions: Vec<(TrackId, Position)>,
+    /// Its new counters.
+    pub(crate) counts: LaneCounts,
+    /// The last heartbeat in it.
+    pub(crate) beat: Option<Beat>,
 }
 
 /// One commit under construction, for one ingest of one edge.
@@ -62,6 +67,10 @@ pub(crate) struct Appender<'p, 'a> {
     retained: BTreeMap<String, (TrackId, RetainedChange)>,
     /// Ranges of records that broke a rule, to be declared.
     invalid: Vec<Gap>,
+    brought: Brought,
+    /// Counters of the lane before this ingest; `None`: there are none yet.
+    counts: Option<LaneCounts>,
+    beat: Option<Beat>,
     tally: Tally,
     /// Identifiers of the commit, from the first record that has one.
     intake: Option<Intake<'p>>,
@@ -96,7 +105,7 @@ impl<'p, 'a> Appender<'p, 'a> {
     pub(crate) fn new(
         places: &'p Places,
         edge: (&'a str, u32),
-        marks: &'a HashMap<TrackId, Position>,
+        (marks, counts): (&'a HashMap<TrackId, Position>, Option<LaneCounts>),
         now: WallTime,
         clock: ClockQuality,
     ) -> Self {
@@ -111,6 +120,9 @@ impl<'p, 'a> Appender<'p, 'a> {
             last: HashMap::new(),
             retained: BTreeMap::new(),
             invalid: Vec::new(),
+            brought: Brought::default(),
+            counts,
+            beat: None,
             tally: Tally::default(),
             intake: None,
         }
@@ -130,10 +142,14 @@ impl<'p, 'a> Appender<'p, 'a> {
                     self.batch(ingest, batch, *skip, (*sent_at, *received_at))?;
                 }
                 IngestEntry::Gap(gap) => gaps.push(*gap),
-                IngestEntry::Skip(_) => {}
+                IngestEntry::Skip(skip) => self.brought.expired += skip.last.0 - skip.first.0 + 1,
             }
         }
         gaps.append(&mut self.invalid);
+        let lost = gaps.iter().map(|gap| gap.last.0 - gap.first.0 + 1);
+        self.brought.gap = lost.fold(0, u64::saturating_add);
+        self.brought.first = ingest.entries.first().map_or(0, first_of);
+        self.brought.through = ingest.through.seq.0;
         for gap in &gaps {
             self.gap(ingest, gap);
         }
@@ -173,6 +189,11 @@ impl<'p, 'a> Appender<'p, 'a> {
                 path.push('/');
             }
             path.push_str(self.edge);
+            if Heartbeat::is_of(self.edge, record.topic, record.device) {
+                let waited_ms = sent_at.0.saturating_sub(record.accepted_at.0);
+                self.heartbeat(seq, record.payload, waited_ms);
+                continue;
+            }
             let origin = self.origin(&ingest.name, ingest.run, batch.header.epoch, seq);
             self.record(&Record {
                 accepted_at,
@@ -183,6 +204,19 @@ impl<'p, 'a> Appender<'p, 'a> {
             });
         }
         Ok(())
+    }
+
+    /// A heartbeat is counted and its newest kept; it goes into no partition. One of a later version counts too.
+    fn heartbeat(&mut self, seq: Seq, payload: &[u8], waited_ms: u64) {
+        self.brought.heartbeats += 1;
+        let Some(said) = Heartbeat::decode(payload) else { return };
+        self.beat = Some(Beat {
+            instance: self.instance,
+            seq: seq.0,
+            said,
+            received_at: self.now,
+            waited_ms,
+        });
     }
 
     /// A record whose edge did not know its clock keeps that: its stamp is an age only in name.
@@ -219,13 +253,17 @@ impl<'p, 'a> Appender<'p, 'a> {
             seq: origin.seq,
         };
         if self.marks.get(&track).is_some_and(|mark| position <= *mark) {
+            self.brought.known += 1;
             self.tally.duplicates += 1;
             return;
         }
         match self.places.device_ids.judge(&mut self.intake, record, self.now) {
             Verdict::Store => {}
             Verdict::Unidentified => self.tally.bad_ids += 1,
-            Verdict::Known => return,
+            Verdict::Known => {
+                self.brought.known += 1;
+                return;
+            }
         }
         if record.retain {
             let known = self.retained.get(record.topic).map(|(track, _)| *track);
@@ -252,6 +290,7 @@ impl<'p, 'a> Appender<'p, 'a> {
 
     fn append(&mut self, track: TrackId, record: &Record<'_>, position: Position) {
         self.builders.entry(track).or_default().push(record);
+        self.brought.stored += 1;
         self.last.insert(track, position);
     }
 
@@ -290,6 +329,10 @@ impl<'p, 'a> Appender<'p, 'a> {
         for (track, position) in &self.last {
             puts.push(mark(partition_key(lane, &self.places.track_names[track]), *position));
         }
+        let mut counts = self.counts.unwrap_or_else(|| LaneCounts::before(self.brought.first));
+        counts.add(&self.brought);
+        puts.push(counts.put(self.edge, &LaneId::new(self.instance, &ingest.name, ingest.run)));
+        puts.extend(self.beat.as_ref().map(|beat| beat.put(self.edge)));
         let mut deletes = Vec::new();
         for (_, change) in std::mem::take(&mut self.retained).into_values() {
             match change {
@@ -316,6 +359,8 @@ impl<'p, 'a> Appender<'p, 'a> {
                 run: ingest.run,
                 w: ingest.through,
                 partitions,
+                counts,
+                beat: self.beat,
             },
         )
     }
@@ -328,6 +373,15 @@ pub(crate) fn gap_json(edge: &str, instance: u32, ingest: &Ingest, gap: &Gap) ->
         "epoch": gap.epoch.0, "first": gap.first.0, "last": gap.last.0, "count": gap.last.0 - gap.first.0 + 1,
         "reason": DropReason::as_str(gap.reason),
     })
+}
+
+/// The first position of an entry that is new.
+fn first_of(entry: &IngestEntry) -> u64 {
+    match entry {
+        IngestEntry::Batch { batch, skip, .. } => batch.header.first.0 + u64::from(*skip),
+        IngestEntry::Gap(gap) => gap.first.0,
+        IngestEntry::Skip(skip) => skip.first.0,
+    }
 }
 
 fn mark(key: Bytes, position: Position) -> Put {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fellbeck_core::{Position, TrackId};
-use fellbeck_link::{ByeReason, Ingest, IngestEntry, LaneIndex, Receiver, ReceiverEvent, ReceiverStats};
+use fellbeck_link::{ByeReason, Ingest, IngestEntry, LaneIndex, LinkHealth, Receiver, ReceiverEvent, ReceiverStats};
 use fellbeck_ops::Shutdown;
 use fellbeck_ops::identity::EdgeIdentity;
 use fellbeck_store::{Committed, Level, Submitter, Ticket};
@@ -20,6 +20,7 @@ use super::accept::{LinkParts, explain};
 use super::append::{Appender, Built, Moved, Tally, gap_json};
 use super::edges::{Command, Slot};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
+use crate::ledger::{LaneCounts, LaneId};
 
 /// Commits of one link under way.
 pub(super) const OUTSTANDING_MAX: usize = 8;
@@ -53,10 +54,14 @@ pub(super) struct Driver {
     under_way: VecDeque<UnderWay>,
     /// Partition marks per lane, durable or under way: later records of the lane lie above them.
     marks: HashMap<LaneIndex, HashMap<TrackId, Position>>,
+    /// Counters per lane, durable or under way.
+    counts: HashMap<LaneIndex, LaneCounts>,
     probing: Vec<oneshot::Sender<bool>>,
     counted: ReceiverStats,
     /// The store is full: nothing is taken from the receiver until then.
     paused_until: Option<Instant>,
+    /// Health of the link as told last.
+    health: LinkHealth,
 }
 
 /// Why an ingest was not submitted.
@@ -94,9 +99,11 @@ impl Driver {
             instance: identity.instance,
             under_way: VecDeque::new(),
             marks: HashMap::new(),
+            counts: HashMap::new(),
             probing: Vec::new(),
             counted: ReceiverStats::default(),
             paused_until: None,
+            health: LinkHealth::Up,
         }
     }
 
@@ -109,6 +116,7 @@ impl Driver {
         self.connection.close(0u32.into(), b"");
         self.receiver.handle_disconnected();
         self.events();
+        self.slot.ledger().disconnected();
         ends.gone.send_replace(true);
         streams.stop().await;
         drop(guard);
@@ -145,6 +153,7 @@ impl Driver {
         loop {
             self.ingest();
             self.events();
+            self.tell_health();
             if let Err(error) = self.transmit(streams).await {
                 return error;
             }
@@ -173,11 +182,32 @@ impl Driver {
                 Some(command) = commands.recv() => self.command(command),
                 () = sleep_until(deadline) => {
                     self.paused_until = None;
-                    self.receiver.handle_timeout(self.parts.clock.tick());
+                    let tick = self.parts.clock.tick();
+                    self.receiver.handle_timeout(tick);
+                    self.slot.ledger().handle_timeout(tick);
                 }
                 error = self.connection.closed() => return explain(&error),
                 () = shutdown.requested() => self.receiver.close(ByeReason::Shutdown),
             }
+        }
+    }
+
+    /// One line per change of what the link is worth.
+    fn tell_health(&mut self) {
+        let health = self.slot.ledger().health();
+        let before = std::mem::replace(&mut self.health, health);
+        if before == health {
+            return;
+        }
+        let (edge, before) = (&self.edge, before.as_str());
+        if health == LinkHealth::Degraded {
+            tracing::warn!(
+                edge,
+                before,
+                "the link is degraded: it is open, and heartbeats do not come"
+            );
+        } else {
+            tracing::info!(edge, before, health = health.as_str(), "the link carries data");
         }
     }
 
@@ -186,7 +216,9 @@ impl Driver {
             .receiver
             .poll_timeout()
             .map(|tick| self.parts.clock.instant_of(tick));
-        receiver.into_iter().chain(self.paused_until).min()
+        let health = self.slot.ledger().poll_timeout();
+        let health = health.map(|tick| self.parts.clock.instant_of(tick));
+        receiver.into_iter().chain(self.paused_until).chain(health).min()
     }
 
     /// Takes a frame. `Some`: the link is over.
@@ -263,7 +295,12 @@ impl Driver {
             .or_insert_with(|| self.slot.book().partitions(&ingest.name, ingest.run));
         let clock = &self.parts.clock;
         let edge = (self.edge.as_str(), self.instance);
-        let appender = Appender::new(&self.parts.places, edge, marks, clock.wall(), clock.quality());
+        let counts = self.counts.get(&ingest.lane).copied();
+        let counts = counts.or_else(|| {
+            let lane = LaneId::new(self.instance, &ingest.name, ingest.run);
+            self.slot.ledger().lane(&lane)
+        });
+        let appender = Appender::new(&self.parts.places, edge, (marks, counts), clock.wall(), clock.quality());
         let Built {
             commit,
             moved,
@@ -279,6 +316,7 @@ impl Driver {
             intake.settle();
         }
         marks.extend(moved.partitions.iter().copied());
+        self.counts.insert(ingest.lane, moved.counts);
         let raw = ingest.entries.iter().map(IngestEntry::raw_len).sum();
         self.under_way.push_back(UnderWay {
             ticket,
@@ -326,6 +364,12 @@ impl Driver {
             book.moved(&moved.lane, moved.run, moved.w);
             book.appended(&moved.lane, moved.run, &moved.partitions);
             drop(book);
+            let id = LaneId::new(self.instance, &moved.lane, moved.run);
+            if moved.beat.is_some() {
+                metrics::counter!("fellbeck_link_heartbeats_total").increment(1);
+            }
+            let tick = self.parts.clock.tick();
+            self.slot.ledger().moved(&id, moved.counts, moved.beat, tick);
             self.receiver.handle_durable(lane, moved.w);
         }
     }

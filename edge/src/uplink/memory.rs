@@ -4,11 +4,14 @@
 //! What is lost with a crash is only that the cloud tells W again at the next Hello.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fellbeck_core::{Seq, TrackId};
 use fellbeck_store::{Commit, Committed, Put, Space, Store, SubmitError, Submitter, Urgency};
 use tokio::sync::mpsc;
+
+use crate::ledger::{Declared, LaneBooks};
 
 /// Key of the cloud's log id in the node's own keyed space.
 const LOG_ID_KEY: &[u8] = b"cloud/log-id";
@@ -21,12 +24,13 @@ pub(crate) struct Memory {
     answers: mpsc::Receiver<Committed>,
     log_id: Option<[u8; 16]>,
     log_id_is_new: bool,
-    /// W that was not submitted yet, per track.
-    acked: BTreeMap<TrackId, Seq>,
+    /// W that was not submitted yet, per track, and the book of the lane up to there.
+    acked: BTreeMap<TrackId, (Seq, Option<Put>)>,
+    books: Arc<LaneBooks>,
 }
 
 impl Memory {
-    pub(crate) fn new(store: &Store) -> Self {
+    pub(crate) fn new(store: &Store, books: Arc<LaneBooks>) -> Self {
         let (submitter, answers) = store.submitter(OUTSTANDING_MAX);
         let stored = store.get(Space::Node, LOG_ID_KEY).ok().flatten();
         let log_id = stored.and_then(|stored| <[u8; 16]>::try_from(&stored.value[..]).ok());
@@ -36,6 +40,7 @@ impl Memory {
             log_id,
             log_id_is_new: false,
             acked: BTreeMap::new(),
+            books,
         }
     }
 
@@ -49,8 +54,14 @@ impl Memory {
         self.log_id = Some(log_id);
     }
 
-    pub(crate) fn remember_acked(&mut self, track: TrackId, w: Seq) {
-        self.acked.insert(track, w);
+    pub(crate) fn remember_acked(&mut self, track: TrackId, name: &str, w: Seq) {
+        let book = self.books.advance(track, name, w);
+        self.acked.insert(track, (w, book));
+    }
+
+    /// A range of a lane was declared to the cloud.
+    pub(crate) fn declare(&self, track: TrackId, range: (Seq, Seq), what: Declared) {
+        self.books.declare(track, range, what);
     }
 
     /// Hands what is new to the store, unless enough is under way.
@@ -65,9 +76,11 @@ impl Memory {
             key: Bytes::from_static(LOG_ID_KEY),
             value: Bytes::copy_from_slice(&id),
         });
+        // In the commit of the cursor, so that the book is never of another W.
+        let books = self.acked.values().filter_map(|(_, book)| book.clone());
         let commit = Commit {
-            acked: self.acked.iter().map(|(track, seq)| (*track, *seq)).collect(),
-            puts: puts.into_iter().collect(),
+            acked: self.acked.iter().map(|(track, (seq, _))| (*track, *seq)).collect(),
+            puts: puts.into_iter().chain(books).collect(),
             urgency: Urgency::Lazy,
             ..Commit::default()
         };

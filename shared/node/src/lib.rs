@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod gauges;
 mod http;
+pub mod ledger;
 mod losses;
 mod mqtt;
 mod runtime;

@@ -33,7 +33,7 @@ pub struct TrackLedger {
 /// Positions by what is at them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Records in segments.
+    /// Records in segments, or in memory where they are never written.
     pub records: u64,
     /// Inside declared gaps.
     pub gap: u64,
@@ -99,7 +99,13 @@ impl Catalog {
             let span = spans.iter().find(|span| span.track == track)?;
             Some((span.first.0, span.end.0))
         });
-        let spans: Vec<_> = spans.filter(|(_, end)| *end > from.0).collect();
+        // What is never written lies in no segment.
+        let in_memory = state
+            .ring
+            .from(from)
+            .map(|batch| (batch.header.first.0, batch.last().next().0));
+        let mut spans: Vec<_> = spans.chain(in_memory).filter(|(_, end)| *end > from.0).collect();
+        spans.sort_unstable();
         let gaps = state.gaps.iter().map(|gap| (gap.first.0, gap.last.0.saturating_add(1)));
         count(&spans, gaps, from.0, state.end.0)
     }

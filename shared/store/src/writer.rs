@@ -7,6 +7,7 @@
 mod age;
 mod draft;
 mod housekeeping;
+mod in_memory;
 mod shed;
 pub(crate) mod spare;
 
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fellbeck_core::{Batch, CommitNumber, RecordBlock, Seq, TrackId, limits};
+use fellbeck_core::{CommitNumber, RecordBlock, Seq, TrackId, limits};
 use fjall::Keyspace;
 
 use self::age::AgeClock;
@@ -34,7 +35,6 @@ use crate::key::{Head, Seal, entry_key, index, stamped};
 use crate::memory::Memory;
 use crate::merge::{Merged, join};
 use crate::queue::{Group, Queue, Submission};
-use crate::ring::RESERVED;
 use crate::shared::Shared;
 
 /// How often the cloud looks for segments beyond their age.
@@ -187,29 +187,6 @@ impl Writer {
         }
     }
 
-    /// At the end of the run: where the tracks in memory end and what of them is acknowledged, so that what is lost is named exactly.
-    fn settle_memory(&mut self) -> Result<(), HaltError> {
-        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
-        {
-            let catalog = self.shared.catalog();
-            let tracks = catalog.tracks.iter().enumerate();
-            for (number, track) in tracks.filter(|(_, track)| track.ring.reserved > Seq(0)) {
-                let id = TrackId(number as u32);
-                draft.put(&self.engine.index, index::end(id), track.end.0.to_be_bytes().to_vec());
-                draft.put(
-                    &self.engine.index,
-                    index::acked(id),
-                    track.acked.0.to_be_bytes().to_vec(),
-                );
-                draft.reserved.push((id, track.end));
-            }
-        }
-        if draft.is_durable {
-            self.write(draft, &Merged::default())?;
-        }
-        Ok(())
-    }
-
     /// Commits a group and answers it. Returns whether anything was written.
     fn commit(&mut self, mut group: Vec<Submission>) -> Result<bool, HaltError> {
         let commits = group
@@ -320,15 +297,6 @@ impl Writer {
         self.tidy_memory(&written.appended, written.bytes)
     }
 
-    /// Something of it has to be written: acknowledgements of tracks in memory and a floor by itself have not. The floor waits for the next
-    /// commit that is written.
-    fn has_durable(&self, merged: &Merged) -> bool {
-        let catalog = self.shared.catalog();
-        let is_written = |track: &TrackId| catalog.tracks[track.0 as usize].policy.memory_bytes.is_none();
-        let has_memory = catalog.tracks.iter().any(|track| track.policy.memory_bytes.is_some());
-        !has_memory || !merged.keyed.is_empty() || merged.acked.keys().any(is_written)
-    }
-
     /// Removes acknowledgements and floors that move nothing, and refuses impossible ones.
     fn drop_stale_progress(&self, merged: &mut Merged) {
         let catalog = self.shared.catalog();
@@ -397,37 +365,6 @@ impl Writer {
             first = span.end;
         }
         Ok(())
-    }
-
-    /// As [`Writer::append`], without a write, but for the reservation of numbers now and then.
-    fn append_in_memory(&self, draft: &mut Draft, track: TrackId, blocks: Vec<RecordBlock>) {
-        let (mut first, mut reserved, acked) = {
-            let catalog = self.shared.catalog();
-            let state = &catalog.tracks[track.0 as usize];
-            (state.end, state.ring.reserved, state.acked)
-        };
-        for block in join(blocks, self.shared.config.batch_max, limits::BATCH_RECORDS_MAX) {
-            let end = first.plus(block.len() as u64);
-            if end > reserved {
-                reserved = end.plus(RESERVED);
-                draft.put(&self.engine.index, index::end(track), reserved.0.to_be_bytes().to_vec());
-                draft.put(&self.engine.index, index::acked(track), acked.0.to_be_bytes().to_vec());
-                draft.reserved.push((track, reserved));
-            }
-            draft
-                .in_memory
-                .push((track, Batch::seal(self.shared.epoch, first, &block)));
-            let first_index = draft.index;
-            draft.index += block.len() as u32;
-            draft.tracks.push(TrackBlock {
-                track,
-                epoch: self.shared.epoch,
-                first,
-                first_index,
-                block,
-            });
-            first = end;
-        }
     }
 
     /// Acknowledgements, the floor, sealed segments and the commit number itself.

@@ -53,10 +53,14 @@ impl Core {
             stored = true;
         }
         let number = inflow.number;
+        let taken = Awaited::Inflow { number };
         if stored {
-            self.work.wait(NOBODY, Awaited::Inflow { number });
-        } else {
+            self.work.wait(NOBODY, taken);
+        } else if self.work.waiting.is_empty() {
             turn.wire.inflow_taken(number);
+        } else {
+            // Not before what may hold an earlier one of the same messages.
+            self.work.wait_in_line(NOBODY, taken);
         }
         Outcome::Done
     }

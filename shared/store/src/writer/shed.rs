@@ -51,39 +51,6 @@ impl Writer {
         self.bring_back()
     }
 
-    /// Gives up the oldest batches of tracks in memory that are above their bound. Their gap is in memory, as they were.
-    fn shed_memory(&mut self) {
-        let mut catalog = self.shared.catalog_mut();
-        let mut is_any = false;
-        for number in 0..catalog.tracks.len() {
-            loop {
-                let track = &mut catalog.tracks[number];
-                let gives = track.policy.memory_bytes.is_some() && track.policy.overflow == Overflow::DropOldest;
-                if !gives || track.level() == Level::Normal {
-                    break;
-                }
-                let Some(batch) = track.ring.pop() else { break };
-                let reason = DropReason::DropOldest;
-                let first = batch.header.first.max(track.acked.next());
-                let gap = Gap {
-                    epoch: batch.header.epoch,
-                    first: track.gap_before(first, reason).map_or(first, |before| before.first),
-                    last: batch.last(),
-                    reason,
-                };
-                let count = batch.last().0 + 1 - first.0;
-                metrics::counter!("fellbeck_store_dropped_records_total", "reason" => reason.as_str(), "track" => track.name.clone())
-                    .increment(count);
-                catalog.declare(TrackId(number as u32), gap);
-                is_any = true;
-            }
-        }
-        drop(catalog);
-        if is_any {
-            self.shared.weigh();
-        }
-    }
-
     /// Seals what is acknowledged and still open, since only sealed segments can go: many quiet lanes could hold the quota for ever.
     fn seal_acked(&mut self) -> Result<(), HaltError> {
         if !self.pressed() {

@@ -28,6 +28,8 @@ const TOPICS_MAX: usize = 10_000;
 const QUOTA_SHARE: u64 = 16;
 /// Record bytes brought back in one commit.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Such commits in one go, so that publishers do not wait for long.
+const CHUNKS_MAX: usize = 16;
 /// Used percent of a quota below which what was set aside comes back: well below where sparing begins, so that it does not begin anew at once.
 const BACK_BELOW_PERCENT: u64 = 75;
 const VERSION: u8 = 1;
@@ -146,7 +148,7 @@ impl Writer {
             let track = &catalog.tracks[id.0 as usize];
             let short = level.max(track.level()) != Level::Normal;
             let spare = &mut self.spares[id.0 as usize];
-            if !spare.active && !(track.policy.is_sparing() && short) {
+            if !(spare.active || track.policy.is_sparing() && short) {
                 return blocks;
             }
             (track.policy, track.name.clone())
@@ -217,8 +219,15 @@ impl Writer {
             if !self.spares[number].active || !self.may_bring_back(id) {
                 continue;
             }
-            while !self.spares[number].is_empty() {
+            let is_sparing = self.shared.catalog().tracks[number].policy.is_sparing();
+            let mut chunks = 0;
+            while !self.spares[number].is_empty() && (chunks < CHUNKS_MAX || !is_sparing) {
                 self.bring_back_some(id)?;
+                chunks += 1;
+            }
+            if !self.spares[number].is_empty() {
+                // The rest follows the next commit, or comes within the second; until then records go the same way as before.
+                continue;
             }
             self.spares[number] = Spare::default();
             tracing::info!(track = number, "there is room again: nothing more is spared");
