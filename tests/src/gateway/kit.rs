@@ -1,7 +1,7 @@
 //! What a machine is made of: kernel and modules, busybox, the C library, and the cross-built edge.
 //!
-//! In: what `tests/gateway.sh` made below `target/gateway` (another edge by `FELLBECK_GATEWAY_EDGE`), and the cross compiler's libraries. Out: paths, the RAM file system, and a disk with
-//! the system, both made anew for each run of the tests. Reads no network.
+//! In: what `tests/gateway.sh` made below `target/gateway` (another edge by `FELLBECK_GATEWAY_EDGE`), and the
+//! cross compiler's libraries. Out: paths, the RAM file system, and a disk with the system, both made anew for each run of the tests. Reads no network.
 
 use std::collections::HashMap;
 use std::fs;
