@@ -7,6 +7,7 @@ mod away;
 mod contracts;
 mod demo;
 mod device_ids;
+mod exchange;
 mod flow;
 mod harness;
 mod hostile;

@@ -120,6 +120,9 @@ impl Core {
         {
             return outcome;
         }
+        if self.is_sent_again(conn, state, &publish, turn) {
+            return Outcome::Done;
+        }
         if publish.qos == QoS::AtLeastOnce && self.is_packet_id_in_use(state, publish.packet_id) {
             self.refuse(&admitted, PACKET_ID_IN_USE, turn);
             return Outcome::Done;
@@ -148,6 +151,9 @@ impl Core {
             return self.under_pressure(&admitted, &record, state.version, turn);
         }
         let stored = self.accept(&record, turn);
+        if stored {
+            self.note_open(conn, state.session, &publish);
+        }
         self.answer_publish(&admitted, stored, turn);
         Outcome::Done
     }
