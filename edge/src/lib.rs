@@ -10,6 +10,7 @@ mod node;
 mod rules;
 mod status;
 mod uplink;
+mod wear;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::rules::{LOCAL_LANE, track_name};
 use crate::uplink::state::UplinkState;
+use crate::wear::Wear;
 
 /// State of the node, as the status page shows it.
-pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
+pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState, wear: &Wear) -> Value {
     let stats = store.stats();
     let pressure = store.pressure();
     json!({
@@ -27,6 +28,7 @@ pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
             "segments": stats.segments,
             "commits": stats.commits,
         },
+        "flash": wear.to_json(),
         "lanes": stats.tracks.iter().map(lane).collect::<Vec<_>>(),
     })
 }
@@ -60,5 +62,7 @@ fn lane(track: &TrackStats) -> Value {
         "queued": track.queued,
         "held": track.held,
         "gap": track.gap,
+        "aside": track.aside,
+        "owed": track.owed,
     })
 }

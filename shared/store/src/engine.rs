@@ -33,6 +33,8 @@ const SEGMENT_PREFIX: &str = "segment-";
 pub(crate) struct Engine {
     db: Database,
     pub(crate) index: Keyspace,
+    /// Records set aside by topic while space is short.
+    pub(crate) spare: Keyspace,
     spaces: [Keyspace; 4],
 }
 
@@ -50,6 +52,7 @@ impl Engine {
         let keyed = |name: &str| db.keyspace(name, || options(KEYED_MEMTABLE_BYTES, 4 * 1024));
         let engine = Self {
             index: keyed("index")?,
+            spare: keyed("spare")?,
             spaces: [keyed("session")?, keyed("retained")?, keyed("mark")?, keyed("node")?],
             db,
         };
@@ -75,7 +78,7 @@ impl Engine {
 
     /// Keyspaces whose memory tables are small and written out on each journal nudge.
     pub(crate) fn keyed(&self) -> impl Iterator<Item = &Keyspace> {
-        std::iter::once(&self.index).chain(&self.spaces)
+        [&self.index, &self.spare].into_iter().chain(&self.spaces)
     }
 
     /// A batch that is durable when its commit returns.

@@ -13,7 +13,8 @@ pub struct Gap {
     pub first: Seq,
     /// Last missing sequence number.
     pub last: Seq,
-    /// `LostSuffix`: the newest records before a restart. `Damaged`: records in the middle.
+    /// `LostSuffix`: the newest records before a restart. `Damaged`: records in the middle. `DropOldest`, `KeepLatest`, `Thin`: given up
+    /// by policy since space ran out.
     pub reason: DropReason,
 }
 

@@ -8,6 +8,7 @@
 
 #![deny(missing_docs)]
 
+mod ballast;
 mod catalog;
 mod codec;
 pub mod commit;
@@ -27,14 +28,17 @@ mod janitor;
 mod journal;
 mod key;
 mod keyed;
+mod ledger;
 mod memory;
 mod merge;
+pub mod policy;
 mod pool;
 mod queue;
 mod read_log;
 mod read_track;
 mod recovery;
 pub mod report;
+mod ring;
 mod segment;
 mod shared;
 pub mod stats;
@@ -51,6 +55,8 @@ pub use committed::{CommittedBlock, LogRead, TrackBlock};
 pub use config::{ConfigError, Layout, StoreConfig};
 pub use entry::{Gap, TrackBounds, TrackEntry, TrackRead};
 pub use error::{OpenError, ReadError, SubmitError};
+pub use ledger::{Counted, TrackLedger};
+pub use policy::{Admission, Overflow, TrackPolicy};
 pub use queue::Submitter;
 pub use report::OpenReport;
 pub use stats::{Level, Pressure, StoreStats, TrackStats};

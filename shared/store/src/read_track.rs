@@ -19,6 +19,9 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
         .bounds(track, shared.epoch)
         .ok_or(ReadError::NoTrack(track))?;
     let start = from.max(bounds.first);
+    if let Some(read) = read_ring(shared, track, start, bytes_max) {
+        return Ok(read);
+    }
     let mut cursor = TrackCursor::new(shared, track, start, bounds.end);
     let mut entries = Vec::new();
     let mut bytes = 0;
@@ -49,6 +52,35 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
         entries,
         next: cursor.at().max(start),
     })
+}
+
+/// As [`read_track`], of a track in memory. `None`: what comes next is on flash.
+fn read_ring(shared: &Shared, track: TrackId, start: Seq, bytes_max: usize) -> Option<TrackRead> {
+    let catalog = shared.catalog();
+    let state = catalog
+        .track(track)
+        .filter(|state| state.policy.memory_bytes.is_some())?;
+    if state.segments.back().is_some_and(|(first, id)| {
+        let spans = &catalog.segments[id].seal.spans;
+        start < spans.last().map_or(*first, |span| span.end)
+    }) {
+        return None;
+    }
+    let mut entries = Vec::new();
+    let (mut at, mut bytes) = (start, 0);
+    while let Some(gap) = state.gap_at(at) {
+        at = gap.last.next();
+        entries.push(TrackEntry::Gap(gap));
+    }
+    for batch in state.ring.from(at) {
+        if bytes >= bytes_max.max(1) {
+            break;
+        }
+        bytes += batch.encoded_len();
+        at = batch.last().next();
+        entries.push(TrackEntry::Batch(batch.clone()));
+    }
+    Some(TrackRead { entries, next: at })
 }
 
 pub(crate) fn note_damage(track: TrackId, entry: &crate::segment::Entry) {

@@ -13,6 +13,7 @@ use fellbeck_core::ledger::DropReason;
 use fellbeck_core::varint::{put_bytes, take_bytes};
 use fellbeck_core::{CommitNumber, Epoch, Seq, TrackId};
 
+use crate::ballast::Ballast;
 use crate::catalog::Track;
 use crate::config::{Layout, StoreConfig};
 use crate::directory::{Directory, Format, Lock};
@@ -23,6 +24,7 @@ use crate::error::{self, HaltError, OpenError};
 use crate::high_water::{HighWater, HighWaterFile};
 use crate::in_use::InUse;
 use crate::key::{gap_value, index};
+use crate::policy::TrackPolicy;
 use crate::report::OpenReport;
 use crate::shared::{Opened, Shared};
 use crate::survey::{Survey, survey};
@@ -39,11 +41,14 @@ pub(crate) struct Recovered {
     pub(crate) high_water: HighWaterFile,
     pub(crate) lock: Lock,
     pub(crate) in_use: InUse,
+    pub(crate) ballast: Ballast,
     pub(crate) plan: Plan,
 }
 
 pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, OpenError> {
     let (dir, lock, Format { log_id, created }) = Directory::claim(root, config.layout)?;
+    let ballast = Ballast::of(&dir, config.quota_bytes);
+    ballast.drop_if_needed();
     let distrust = InUse::found(&dir) && !created;
     InUse::begin(&dir)?;
     let mut report = OpenReport {
@@ -93,6 +98,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         high_water,
         lock,
         in_use: InUse::of(&dir),
+        ballast,
         plan,
     })
 }
@@ -155,8 +161,13 @@ fn number_tracks(dir: &Directory, config: &StoreConfig) -> Result<Vec<Track>, Op
         dir.replace(TRACKS, &bytes)?;
     }
     let acknowledged = |name: &String| config.layout == Layout::Edge && !config.sessions_only.contains(name);
+    let policy = |name: &String| {
+        let named = config.policies.iter().find(|(track, _)| track == name);
+        named.map_or_else(TrackPolicy::default, |(_, policy)| *policy)
+    };
     let track = |name: String| Track {
         sessions_only: !acknowledged(&name),
+        policy: policy(&name),
         name,
         end: Seq(1),
         ..Track::default()
@@ -238,6 +249,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
     for (number, track) in survey.catalog.tracks.iter_mut().enumerate() {
         let id = TrackId(number as u32);
         let (end, acked) = mark.tracks.get(number).copied().unwrap_or_default();
+        if track.policy.memory_bytes.is_some() && track.segments.is_empty() {
+            track.end = track.end.max(end).max(Seq(1));
+            track.acked = Seq(track.acked.0.min(track.end.0 - 1));
+            if track.acked.next() < track.end {
+                // Not in the index: it is found anew at each open, until it is acknowledged.
+                track.gaps = vec![gap(track.acked.next(), track.end, DropReason::Volatile)];
+            }
+            track.ring.reserved = track.end;
+            continue;
+        }
         // What was acknowledged was acknowledged, even where the store has forgotten it.
         track.acked = track.acked.max(acked);
         // Only what was acknowledged is ever trimmed where an uplink reads: nothing else may be missing in front.
@@ -319,6 +340,7 @@ fn plan(config: &StoreConfig, survey: &mut Survey) -> Plan {
         dirty: std::mem::take(&mut survey.dirty),
         unindexed,
         floor: survey.floor,
+        spares: std::mem::take(&mut survey.spares),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::error::{OpenError, ReadError};
 use crate::in_use::InUse;
 use crate::janitor;
 use crate::keyed;
+use crate::policy::Admission;
 use crate::pool::{Pool, Request, Scan};
 use crate::queue::{Pace, Queue, Submitter};
 use crate::recovery::{self, Recovered};
@@ -41,6 +42,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
         high_water,
         lock,
         in_use,
+        ballast,
         plan,
     } = recovery::recover(dir, config)?;
     let io = |source| OpenError::Io {
@@ -50,7 +52,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
     let tracks = u32::try_from(shared.catalog().tracks.len()).expect("tracks are numbered by u32");
     let queue = Arc::new(Queue::new(Pace::of(&shared.config), tracks));
     let (pool, mut threads) = Pool::start(&shared).map_err(io)?;
-    let (janitor, jobs) = janitor::start(&shared, &engine, high_water, &queue).map_err(io)?;
+    let (janitor, jobs) = janitor::start(&shared, &engine, high_water, ballast, &queue).map_err(io)?;
     let writer = Writer::new(shared.clone(), engine, queue.clone(), jobs, plan);
     let spawned = std::thread::Builder::new()
         .name("store-writer".to_owned())
@@ -96,6 +98,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// A way to submit, and the channel on which its submissions are answered, in order.
     ///
     /// At most `outstanding_max` submissions may be unanswered, or answered but not yet received. An answer is only ever
@@ -214,6 +220,12 @@ impl Store {
         self.0.shared.pressure()
     }
 
+    /// Whether a new record of the track is taken now, by its policy. Cheap.
+    #[must_use]
+    pub fn admission(&self, track: TrackId) -> Admission {
+        self.0.shared.admission(track)
+    }
+
     /// Counts for metrics and status pages.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -228,6 +240,7 @@ impl Store {
             records: shared.gauges.records.load(Ordering::Relaxed),
             journal_bytes: shared.gauges.journal_bytes.load(Ordering::Relaxed),
             table_bytes: shared.gauges.table_bytes.load(Ordering::Relaxed),
+            accepted_bytes: shared.gauges.accepted_bytes.load(Ordering::Relaxed),
             tracks: catalog.track_stats(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fellbeck_core::{CommitNumber, Seq, TrackId};
+use fellbeck_core::{CommitNumber, DropReason, Seq, TrackId};
 use fjall::Keyspace;
 
 use crate::catalog::{Catalog, Segment, Span, Track};
@@ -15,6 +15,7 @@ use crate::error::{HaltError, is_refusal};
 use crate::key::{self, Head, Seal, entry_key, index, parse_entry_key};
 use crate::segment::behind;
 use crate::writer::now_ms;
+use crate::writer::spare::{self, Spare};
 
 /// Missing numbers of a track: the first, and the one behind the last.
 pub(crate) type Hole = (TrackId, Seq, Seq);
@@ -33,6 +34,8 @@ pub(crate) struct Survey {
     pub(crate) stale_index: Vec<u64>,
     /// Segments with records in memory tables.
     pub(crate) dirty: Vec<(u64, u64)>,
+    /// What is set aside by topic, per track.
+    pub(crate) spares: Vec<Spare>,
     /// Above all numbers in use.
     pub(crate) next_segment: u64,
 }
@@ -82,11 +85,48 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
         survey.catalog.insert(id, segment);
     }
     survey.stale_index.extend(seals.into_keys());
+    drop_given_up(engine, &mut survey)?;
+    let owed: Vec<u64> = survey.catalog.tracks.iter().map(|track| track.owed).collect();
+    survey.spares = spare::restore(&engine.spare, &owed)?;
+    for (track, spare) in survey.catalog.tracks.iter_mut().zip(&survey.spares) {
+        track.aside = spare.len() as u64;
+    }
     if !distrust {
         drop_returned(engine, &mut survey)?;
     }
     find_seams(&mut survey);
     Ok(survey)
+}
+
+/// Deletes the segments that were given up by policy: the gap that says so was synced, and a crash or a power cut kept the files.
+fn drop_given_up(engine: &Engine, survey: &mut Survey) -> Result<(), HaltError> {
+    let catalog = &mut survey.catalog;
+    let mut given_up = Vec::new();
+    for track in &catalog.tracks {
+        let is_given_up = |(first, id): &&(Seq, u64)| {
+            let spans = &catalog.segments[id].seal.spans;
+            let end = spans.last().map_or(*first, |span| span.end);
+            let unacked = track.acked.next().max(*first);
+            let by_policy = |gap: &Gap| gap.reason == DropReason::DropOldest && gap.last >= unacked && gap.first < end;
+            track.gaps.iter().any(by_policy) && track.undeclared(unacked, end).is_empty()
+        };
+        given_up.extend(track.segments.iter().take_while(is_given_up).map(|(_, id)| *id));
+    }
+    for id in given_up {
+        let Some(segment) = catalog.remove(id) else { continue };
+        tracing::info!(segment = %segment.keyspace.name(), "given up before the restart: deleted now");
+        engine.delete_segment(segment.keyspace)?;
+        survey.unindexed.retain(|unindexed| *unindexed != id);
+        survey.dirty.retain(|(dirty, _)| *dirty != id);
+        survey.holes.retain(|(track, first, end)| {
+            let spans = &segment.seal.spans;
+            !spans
+                .iter()
+                .any(|span| span.track == *track && span.first <= *first && *end <= span.end)
+        });
+        survey.stale_index.push(id);
+    }
+    Ok(())
 }
 
 /// Deletes again the segments that were trimmed and whose removal a power cut has undone, where it left a hole behind them. Else what
@@ -145,6 +185,12 @@ fn read_index(engine: &Engine, survey: &mut Survey) -> Result<BTreeMap<u64, Seal
                 let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
                 if let (Some(track), Some(acked)) = (track, index::number(&value)) {
                     track.acked = Seq(acked);
+                }
+            }
+            index::OWED => {
+                let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
+                if let (Some(track), Some(owed)) = (track, index::number(&value)) {
+                    track.owed = owed;
                 }
             }
             index::END => {
@@ -386,6 +432,44 @@ mod tests {
     fn a_trimmed_segment_that_came_back_without_its_neighbour_is_deleted_again() {
         assert_eq!(held(35, false), [3, 4]);
         assert_eq!(held(20, false), [3, 4], "acknowledged right up to what is held");
+    }
+
+    /// A crash between the commit that declares the gap and the removal of the files, or a power cut that undoes the removal.
+    #[test]
+    fn a_segment_that_was_given_up_is_deleted_and_one_that_is_only_in_part_in_a_gap_stays() {
+        let held = |gaps: &[(u64, u64, DropReason)]| -> Vec<u64> {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = Engine::open(dir.path(), &StoreConfig::edge(vec!["lane/default/0".into()])).unwrap();
+            for (id, first) in [(1, 1), (2, 11), (3, 21)] {
+                segment(&engine, id, first, true);
+            }
+            let mut batch = engine.batch();
+            for (first, last, reason) in gaps {
+                let gap = Gap {
+                    epoch: fellbeck_core::Epoch(1),
+                    first: Seq(*first),
+                    last: Seq(*last),
+                    reason: *reason,
+                };
+                batch.insert(&engine.index, index::gap(LANE, gap.first), key::gap_value(&gap));
+            }
+            batch.insert(&engine.index, index::acked(LANE), 4u64.to_be_bytes());
+            batch.commit().unwrap();
+            let track = Track {
+                name: "lane/default/0".into(),
+                end: Seq(1),
+                ..Track::default()
+            };
+            let survey = survey(&engine, vec![track], false).unwrap();
+            assert_eq!(survey.holes, []);
+            survey.catalog.segments.keys().copied().collect()
+        };
+        let oldest = DropReason::DropOldest;
+        assert_eq!(held(&[(5, 20, oldest)]), [3]);
+        assert_eq!(held(&[(5, 10, oldest)]), [2, 3]);
+        assert_eq!(held(&[(5, 7, DropReason::Damaged), (8, 10, oldest)]), [2, 3]);
+        assert_eq!(held(&[(6, 10, oldest)]), [1, 2, 3], "record 5 is nowhere else");
+        assert_eq!(held(&[(5, 10, DropReason::Damaged)]), [1, 2, 3], "not by policy");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::frames::{Assembly, Fault};
 use super::handshake::Admitted;
 use super::sys::{Sources, StatusValues, Sys};
 use super::traffic::Traffic;
-use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
+use crate::session::{Books, Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
 use crate::wire::{ConnId, Connect, PublishIn};
 
 /// Shared by everything on the broker thread.
@@ -62,6 +62,7 @@ pub(super) struct Broker {
     pub(super) traffic: Rc<Traffic>,
     sys: Sys,
     node_name: String,
+    books: watch::Sender<Arc<Books>>,
     /// Encoded properties of the publish at hand; kept for its capacity.
     pub(super) scratch: RefCell<Vec<u8>>,
     /// An empty buffer that stands in for the read buffer at hand.
@@ -94,6 +95,8 @@ pub(super) struct Parts {
     pub(super) count: Arc<AtomicUsize>,
     pub(super) node_name: String,
     pub(super) status: StatusValues,
+    /// Where the books are shown, once a second.
+    pub(super) books: watch::Sender<Arc<Books>>,
 }
 
 /// Packets of the largest size that have room to arrive at the same time, at least.
@@ -121,6 +124,7 @@ impl Broker {
             count,
             node_name,
             status,
+            books,
         } = parts;
         let traffic = Rc::new(Traffic::new());
         let sys = Sys::new(config.sys_interval, status);
@@ -158,6 +162,7 @@ impl Broker {
             traffic,
             sys,
             node_name,
+            books,
             scratch: RefCell::new(Vec::new()),
             spare: Cell::new(None),
             started: Instant::now(),
@@ -171,6 +176,13 @@ impl Broker {
         };
         broker.read_clock();
         broker
+    }
+
+    /// Brings the books up to date, for other threads and as gauges.
+    pub(super) fn show_books(&self) {
+        let books = self.with(|state, _| state.core.books());
+        books.publish();
+        self.books.send_replace(Arc::new(books));
     }
 
     /// Runs one call on the core and wakes the turn.

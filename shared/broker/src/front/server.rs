@@ -24,7 +24,7 @@ use super::frames::Fault;
 use super::sys::StatusValues;
 use super::transport::{Listening, Transport};
 use super::turn;
-use crate::session::{Core, CoreConfig, Route};
+use crate::session::{Books, Core, CoreConfig, Route};
 
 /// Makes the routes on the broker thread.
 pub type MakeRoute = Box<dyn FnOnce() -> Box<dyn Route> + Send>;
@@ -90,6 +90,7 @@ pub struct MqttServer {
     connections: Arc<AtomicUsize>,
     commands: mpsc::Sender<Stop>,
     failed: watch::Receiver<Option<String>>,
+    books: watch::Receiver<Arc<Books>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -113,6 +114,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
     let (ready, started) = std_mpsc::channel();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
+    let (books_sender, books) = watch::channel(Arc::default());
     let run = Run {
         config,
         setup,
@@ -122,6 +124,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         failure,
         count,
         ready,
+        books: books_sender,
     };
     let thread = std::thread::Builder::new()
         .name("mqtt".to_owned())
@@ -134,6 +137,7 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
             connections,
             commands,
             failed,
+            books,
             thread: Some(thread),
         }),
         Ok(Err(error)) => Err(error),
@@ -164,6 +168,12 @@ impl MqttServer {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.clone()
+    }
+
+    /// The books of all durable readers, brought up to date once a second.
+    #[must_use]
+    pub fn books(&self) -> watch::Receiver<Arc<Books>> {
+        self.books.clone()
     }
 
     /// Stops accepting, commits and acks what was read, tells MQTT 5 clients (0x8B), closes, joins the thread. Blocks for at
@@ -205,6 +215,7 @@ struct Run {
     failure: Failure,
     count: Arc<AtomicUsize>,
     ready: std_mpsc::Sender<Result<(), FrontError>>,
+    books: watch::Sender<Arc<Books>>,
 }
 
 /// Reports a failure unless the thread ended as it should.
@@ -242,6 +253,7 @@ impl Run {
             failure,
             count,
             ready,
+            books,
         } = self;
         let (submitter, answers) = store.submitter(config.submissions_max);
         let limits = setup.config.limits;
@@ -257,9 +269,12 @@ impl Run {
                 count,
                 node_name: setup.node_name,
                 status: setup.status,
+                books,
             },
         ));
-        if let Err(error) = restore(&broker) {
+        let restored = restore(&broker);
+        broker.show_books();
+        if let Err(error) = restored {
             // The caller waits for exactly this.
             ready.send(Err(error)).ok();
             return;

@@ -164,7 +164,7 @@ pub(super) async fn run_clock(broker: Rc<Broker>) {
         let now = broker.now();
         if now.tick >= books_at {
             books_at = now.tick.after(TICK);
-            broker.with(|state, _| state.core.books()).publish();
+            broker.show_books();
         }
         broker.tick_status();
         let elapsed = now.tick.since(looked_at);

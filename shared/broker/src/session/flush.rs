@@ -24,7 +24,7 @@ impl Core {
             self.work.want_commit();
         }
         self.put_resends_now();
-        if self.work.is_empty() {
+        if self.work.is_empty() || self.work.may_wait() {
             return None;
         }
         if self.floor == CommitNumber(0) && self.has_durable() {

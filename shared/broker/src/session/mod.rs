@@ -48,8 +48,8 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use fellbeck_core::{CommitNumber, LogPosition, Tick, Trie};
 
-pub use books::Books;
-pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
+pub use books::{Books, READERS_LISTED_MAX, ReaderBook};
+pub use config::{CoreConfig, CoreLimits, Mode, Now, Route, Terms};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;
 pub use retained::{RetainedChange, retained_change};

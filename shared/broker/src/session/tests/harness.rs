@@ -133,6 +133,8 @@ pub(super) struct World {
     pub(super) tape: Tape,
     pub(super) now: Now,
     pub(super) pressure: Pressure,
+    /// The stored state was not written by a core: its books may say anything.
+    pub(super) forged: bool,
     /// Publishes that the core asked to hold, as the front keeps them.
     held: Vec<(ConnId, Send)>,
     last_conn: u64,
@@ -153,6 +155,7 @@ impl World {
                 clock: ClockQuality::Synced,
             },
             pressure: Pressure::Normal,
+            forged: false,
             held: Vec::new(),
             last_conn: 0,
             last_packet_id: 0,
@@ -173,6 +176,7 @@ impl World {
         self.tape.backlogged.clear();
         self.held.clear();
         self.restore();
+        self.assert_all_books_close();
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -236,6 +240,7 @@ impl World {
             busy |= self.look_up();
             if !busy {
                 self.deliver();
+                self.assert_all_books_close();
                 return;
             }
         }
@@ -488,6 +493,13 @@ impl World {
             status.in_flight as u64,
             "{client}: {status:?}"
         );
+    }
+
+    /// P9, of every durable session and group. In-flight messages are counted from the tables.
+    fn assert_all_books_close(&self) {
+        let books = self.core.books();
+        let open = books.listed.iter().filter(|book| book.ledger.is_open(book.in_flight));
+        assert!(books.open == 0 || self.forged, "{:?}", open.collect::<Vec<_>>());
     }
 
     pub(super) fn stored(&self, space: Space) -> BTreeMap<String, Vec<u8>> {
