@@ -9,6 +9,7 @@ mod damage;
 mod demo;
 mod device_ids;
 mod downlink;
+mod exchange;
 mod flow;
 mod harness;
 mod heartbeat;

@@ -115,7 +115,7 @@ impl Core {
         session.moved(&mut self.work);
         match entry.source.group() {
             Some(group) => self.group_acked(group, entry.source.position()),
-            None => session.reader.ledger.acked += 1,
+            None => session.reader.ledger.acked += u64::from(entry.is_of_its_own()),
         }
         self.pump(key, turn);
         self.settle_groups(turn);
@@ -158,6 +158,7 @@ impl Core {
                 self.answered(conn);
                 if self.conns.contains_key(&conn) {
                     turn.wire.send(conn, PacketOut::PubAck { packet_id, reason });
+                    self.puback_left(conn, packet_id);
                 }
             }
             Awaited::PubRec { packet_id, reason } => {

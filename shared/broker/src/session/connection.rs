@@ -345,11 +345,7 @@ impl Core {
         self.timers.cancel(&mut session.expires);
         self.idle.remove(&mut session);
         session.forget_connection(fanned, &mut self.work);
-        let in_flight = session
-            .in_flight
-            .iter()
-            .filter(|entry| entry.source.group().is_none())
-            .count() as u64;
+        let in_flight = session.in_flight.iter().filter(|entry| entry.is_of_its_own()).count() as u64;
         session
             .reader
             .ledger
@@ -389,6 +385,9 @@ impl Core {
                 .packet_ids()
                 .map(|packet_id| persist::received(client_id, packet_id).0),
         );
+        if session.resends.is_stored {
+            keys.push(persist::resends_key(client_id));
+        }
         for key in keys {
             self.work.delete(Space::Session, key);
         }

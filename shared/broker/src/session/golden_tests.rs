@@ -65,7 +65,8 @@ fn books() -> ReaderLedger {
 fn keys_of_version_1() {
     let share = Filter::parse_subscription("$share/workers/plant/+/t").unwrap();
     let share_name: ShareName = share.share.unwrap();
-    let keys: [(&str, Bytes, StoredKey<'_>); 7] = [
+    let keys: [(&str, Bytes, StoredKey<'_>); 8] = [
+        ("resends", persist::resends_key(CLIENT), StoredKey::Resends(CLIENT)),
         ("session", persist::session_key(CLIENT), StoredKey::Session(CLIENT)),
         ("cursor", persist::cursor_key(CLIENT), StoredKey::Cursor(CLIENT)),
         (
@@ -95,6 +96,18 @@ fn keys_of_version_1() {
             |bytes| parse_key(bytes).map(|key| format!("{key:?}")),
         );
     }
+}
+
+#[test]
+fn a_table_of_resends_of_version_1() {
+    let table = vec![(1, 0x0102_0304_0506_0708), (258, u64::MAX), (65_535, 0)];
+    check(
+        "resends.bin",
+        &persist::resends(&table),
+        &table,
+        all_read,
+        persist::decode_resends,
+    );
 }
 
 #[test]

@@ -121,6 +121,9 @@ impl Core {
         {
             return outcome;
         }
+        if self.is_sent_again(conn, state, &publish, turn) {
+            return Outcome::Done;
+        }
         if publish.qos == QoS::AtLeastOnce && self.is_packet_id_in_use(state, publish.packet_id) {
             self.refuse(&admitted, PACKET_ID_IN_USE, turn);
             return Outcome::Done;
@@ -154,6 +157,9 @@ impl Core {
         }
         record.expiry_secs = self.capped_expiry(track, record.expiry_secs);
         let stored = self.accept_on(track, &record, turn);
+        if stored {
+            self.note_open(conn, state.session, &publish);
+        }
         self.answer_publish(&admitted, stored, turn);
         Outcome::Done
     }

@@ -29,6 +29,7 @@ mod message;
 mod outbound;
 mod persist;
 mod reader;
+mod resends;
 mod restore;
 mod retained;
 mod shared;
@@ -248,7 +249,7 @@ impl Core {
         let session = self.sessions.get(self.sessions.find(client_id)?)?;
         Some(SessionStatus {
             connected: session.attached.is_some(),
-            in_flight: session.in_flight.len(),
+            in_flight: session.in_flight.messages(),
             queued: session.reader.queue.len(),
             unread: session.reader.unread,
             ledger: session.reader.ledger.clone(),

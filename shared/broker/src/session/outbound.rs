@@ -193,7 +193,7 @@ impl Session {
                 return;
             };
             self.reserved_durable -= 1;
-            let Some(entry) = self.in_flight.get_mut(packet_id) else {
+            let Some(entry) = self.in_flight.get(packet_id) else {
                 continue;
             };
             let dup = entry.step == Step::Sent;
@@ -204,7 +204,6 @@ impl Session {
                 self.give_up(packet_id, DropReason::Expired, work);
                 continue;
             }
-            entry.step = Step::Sent;
             let delivery = Delivery {
                 packet_id: Some(packet_id),
                 dup,
@@ -217,19 +216,39 @@ impl Session {
             };
             if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
                 self.give_up(packet_id, DropReason::PacketTooLarge, work);
+            } else if let Some(entry) = self.in_flight.get_mut(packet_id) {
+                entry.step = Step::Sent;
             }
         }
     }
 
-    /// Removes an entry that will never be acknowledged and enters it as dropped. Groups are told by the caller, from what is
-    /// left in `lost`.
+    /// Enters a message that cannot be sent as dropped. Groups are told by the caller, from what is left in `lost`.
+    ///
+    /// At QoS 2 the client may have had it on a former connection and hold its packet ID; the message that got this ID in the next
+    /// round would be a repetition to it. So the ID is released like any other, and free after PUBCOMP. [MQTT5-4.3.3-12]
     pub(super) fn give_up(&mut self, packet_id: u16, reason: DropReason, work: &mut Work) {
-        let Some(entry) = self.in_flight.remove(packet_id) else {
-            return;
+        let sent = |entry: &Entry| entry.qos == QoS::ExactlyOnce && entry.step == Step::Sent;
+        let attached = self.attached.map(|attached| attached.id);
+        let is_held = self.in_flight.get(packet_id).is_some_and(sent);
+        let entry = match self.in_flight.get_mut(packet_id).filter(|_| is_held).zip(attached) {
+            Some((entry, conn)) => {
+                let lost = entry.clone();
+                entry.step = Step::Received;
+                entry.source = Source::GivenUp;
+                let session = self.key;
+                work.wait(conn, Awaited::PubRel { session, packet_id });
+                lost
+            }
+            None => {
+                let Some(entry) = self.in_flight.remove(packet_id) else {
+                    return;
+                };
+                if entry.counted {
+                    self.free_window();
+                }
+                entry
+            }
         };
-        if entry.counted {
-            self.free_window();
-        }
         work.counters.dropped(reason, 1);
         match entry.source.group() {
             Some(group) => work.lost_by_group.push((group, entry.source.position(), reason)),
@@ -298,6 +317,8 @@ impl Session {
                     let item = item.clone();
                     self.send_again(packet_id, &item, work, turn);
                 }
+                // Not on the list of what is to be sent again.
+                Some(Source::GivenUp) => {}
                 Some(source @ (Source::Memory(_) | Source::GroupMemory { .. })) => match source.kept().cloned() {
                     Some(item) => self.send_again(packet_id, &item, work, turn),
                     None => self.give_up(packet_id, DropReason::SessionEnded, work),
@@ -355,7 +376,7 @@ impl Session {
             Source::Retained(topic, commit, slot, _) => Place::Retained(topic, *commit, *slot),
             Source::Group { group, slot, position } => Place::Group(*group, *slot, Some(*position)),
             Source::GroupMemory { group, slot, .. } => Place::Group(*group, *slot, None),
-            Source::Memory(_) => Place::Memory,
+            Source::Memory(_) | Source::GivenUp => Place::Memory,
         };
         let offer = Offer {
             record: item.message.record(),

@@ -43,6 +43,7 @@ struct Parts {
     /// Slots, and the commits that ended them.
     ended: Vec<(u32, CommitNumber)>,
     received: Vec<u16>,
+    resends: Vec<(u16, u64)>,
     keys: Vec<bytes::Bytes>,
 }
 
@@ -87,17 +88,20 @@ impl Shelf {
             | StoredKey::Cursor(client)
             | StoredKey::Subscription(client, _)
             | StoredKey::Ended(client, _)
-            | StoredKey::Received(client, _) => client,
+            | StoredKey::Received(client, _)
+            | StoredKey::Resends(client) => client,
         };
         let mut session = None;
         let mut cursor = None;
         let mut subscription = None;
+        let mut resends = Vec::new();
         match key {
             StoredKey::Session(_) => session = Some(StoredSession::decode(&stored.value)?),
             StoredKey::Cursor(_) => cursor = Some(decode_cursor(&stored.value, newest)?),
             StoredKey::Subscription(_, slot) => {
                 subscription = Some(persist::decode_subscription(&stored.value, slot, stored.commit)?);
             }
+            StoredKey::Resends(_) => resends = persist::decode_resends(&stored.value)?,
             _ => persist::decode_empty(&stored.value)?,
         }
         let parts = self.clients.entry(client.to_owned()).or_default();
@@ -105,6 +109,7 @@ impl Shelf {
         parts.session = session.or(parts.session.take());
         parts.cursor = cursor.or(parts.cursor.take());
         parts.subscriptions.extend(subscription);
+        parts.resends.extend(resends);
         match key {
             StoredKey::Received(_, packet_id) => parts.received.push(packet_id),
             StoredKey::Ended(_, slot) => parts.ended.push((slot, stored.commit)),
@@ -211,6 +216,9 @@ impl Core {
         };
         for packet_id in parts.received {
             session.inbound.restore(packet_id);
+        }
+        for (packet_id, hash) in parts.resends {
+            session.resends.restore(packet_id, hash);
         }
         session.is_stored = true;
         session.expiry_secs = stored.expiry_secs.min(self.config.limits.session_expiry_max_secs);

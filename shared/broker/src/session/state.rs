@@ -14,6 +14,7 @@ use super::in_flight::{InFlight, Step};
 use super::inbound::Inbound;
 use super::message::Item;
 use super::reader::{Mode, Reader, Reading};
+use super::resends::Resends;
 use super::retained::Snapshots;
 use super::shared::GroupKey;
 use super::slab::{Key, Slab};
@@ -82,6 +83,7 @@ pub(crate) struct Session {
     pub(super) snapshots: Snapshots,
     pub(super) status: StatusOwed,
     pub(super) inbound: Inbound,
+    pub(super) resends: Resends,
 }
 
 impl Session {
@@ -110,6 +112,7 @@ impl Session {
             snapshots: Snapshots::default(),
             status: StatusOwed::default(),
             inbound: Inbound::default(),
+            resends: Resends::default(),
         }
     }
 
@@ -187,7 +190,9 @@ impl Session {
 
     /// Gives up what belonged to the connection only. The entries of the in-flight table stay.
     pub(super) fn forget_connection(&mut self, fanned: CommitNumber, work: &mut Work) {
-        self.attached = None;
+        if let Some(attached) = self.attached.take() {
+            self.resends.forget_connection(attached.id);
+        }
         self.reserved.clear();
         self.reserved_durable = 0;
         self.resend.clear();

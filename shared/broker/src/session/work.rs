@@ -99,6 +99,10 @@ pub(super) struct Work {
     pub(super) cursors_now: Vec<ReaderKey>,
     /// Readers whose cursor moved; stored at the next flush.
     pub(super) cursors_later: Vec<ReaderKey>,
+    /// Sessions whose table of open messages must be in the commit under construction.
+    pub(super) resends_now: Vec<SessionKey>,
+    /// Sessions whose table names more than it needs to; stored at the next flush.
+    pub(super) resends_later: Vec<SessionKey>,
     pub(super) reads: VecDeque<ReaderKey>,
     pub(super) scans: VecDeque<SessionKey>,
     /// Deliveries of shared groups that members gave up; the groups are told when the call ends.
@@ -123,6 +127,8 @@ impl Work {
             waiting: VecDeque::new(),
             cursors_now: Vec::new(),
             cursors_later: Vec::new(),
+            resends_now: Vec::new(),
+            resends_later: Vec::new(),
             reads: VecDeque::new(),
             scans: VecDeque::new(),
             lost_by_group: Vec::new(),

@@ -87,7 +87,7 @@ fn stored_entry(session: &Session, entry: &Entry) -> Option<StoredEntry> {
             StoredSource::Group(*slot, *position)
         }
         Source::Retained(topic, commit, slot, _) => StoredSource::Retained(topic.clone(), *commit, *slot),
-        Source::Memory(_) | Source::GroupMemory { .. } => return None,
+        Source::Memory(_) | Source::GroupMemory { .. } | Source::GivenUp => return None,
     };
     Some(StoredEntry {
         packet_id: entry.packet_id,

@@ -7,6 +7,7 @@
 mod cursor;
 mod fields;
 mod group;
+mod resends;
 mod session;
 mod subscription;
 
@@ -16,6 +17,7 @@ use fellbeck_core::{CommitNumber, Filter, ShareName};
 
 pub(super) use cursor::{StoredCursor, StoredEntry, StoredSource, cursor};
 pub(super) use group::{StoredGroup, group};
+pub(super) use resends::{decode_resends, resends};
 pub(super) use session::{StoredSession, session};
 pub(super) use subscription::{decode_subscription, subscription};
 
@@ -28,6 +30,7 @@ const ENDED: u8 = b'E';
 const RECEIVED: u8 = b'Q';
 const GROUP: u8 = b'G';
 const MARK: u8 = b'L';
+const RESENDS: u8 = b'D';
 
 /// Bytes that are not a value of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub(super) enum StoredKey<'a> {
     Ended(&'a str, u32),
     Received(&'a str, u16),
     Group(&'a str, &'a str),
+    Resends(&'a str),
     Mark,
 }
 
@@ -59,6 +63,7 @@ pub(super) fn parse_key(key: &[u8]) -> Option<StoredKey<'_>> {
     Some(match kind {
         SESSION => StoredKey::Session(text(rest)?),
         CURSOR => StoredKey::Cursor(text(rest)?),
+        RESENDS => StoredKey::Resends(text(rest)?),
         SUBSCRIPTION | ENDED => {
             let (end, tail) = named(rest)?;
             let (client, slot) = (text(&rest[..end])?, u32::from_be_bytes(rest[tail..].try_into().ok()?));
@@ -117,6 +122,10 @@ pub(super) fn group_key(share: &ShareName, filter: &Filter) -> Bytes {
 pub(super) fn received(client_id: &str, packet_id: u16) -> (Bytes, Bytes) {
     let key = key(RECEIVED, &[client_id.as_bytes(), &packet_id.to_be_bytes()]);
     (key, Bytes::from_static(&[VERSION]))
+}
+
+pub(super) fn resends_key(client_id: &str) -> Bytes {
+    key(RESENDS, &[client_id.as_bytes()])
 }
 
 /// Key and value of the level mark.

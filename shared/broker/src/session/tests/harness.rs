@@ -451,6 +451,13 @@ impl World {
             .collect()
     }
 
+    /// Takes `wanted` off what was sent to `conn`. False when it was not sent.
+    pub(super) fn release(&mut self, conn: ConnId, wanted: &Out) -> bool {
+        let sent = &mut self.tape.sent;
+        let at = sent.iter().position(|(to, out)| *to == conn && out == wanted);
+        at.map(|at| sent.remove(at)).is_some()
+    }
+
     /// The payloads of [`World::messages`].
     pub(super) fn payloads(&mut self, conn: ConnId) -> Vec<String> {
         self.messages(conn).into_iter().map(|got| got.payload).collect()

@@ -62,7 +62,7 @@ fn a_value_cut_short_is_discarded_and_the_rest_is_restored() {
         .collect();
     assert_eq!(
         kinds,
-        std::collections::BTreeSet::from(*b"CEGLMQS"),
+        std::collections::BTreeSet::from(*b"CDEGLMQS"),
         "every kind of value is there"
     );
     for index in 0..world.store.values_of(Space::Session).len() {

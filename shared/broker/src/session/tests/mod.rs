@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod model_check;
 mod publish;
+mod resends;
 mod resume;
 mod retain;
 mod share;
