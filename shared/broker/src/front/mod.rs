@@ -28,6 +28,7 @@ mod frames;
 pub mod fuzz;
 mod handshake;
 mod intake;
+mod last_words;
 mod linger;
 mod load;
 mod middleware;

@@ -29,6 +29,7 @@ mod persist;
 mod reader;
 mod restore;
 mod retained;
+mod sent_bound;
 mod shared;
 mod slab;
 mod state;
