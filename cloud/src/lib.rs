@@ -6,6 +6,8 @@
 mod args;
 mod config;
 mod dedup;
+mod downlink;
+mod gaps;
 mod ingest;
 mod node;
 mod routing;

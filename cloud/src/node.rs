@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::routing::get;
+use axum::{Json, Router};
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
 use fellbeck_node::{
@@ -25,6 +27,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
+use crate::dedup::index::DeviceIds;
+use crate::downlink::{self, Downlink};
+use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
@@ -62,14 +67,17 @@ async fn serve(
     let clock = NodeClock::start();
     let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), clock.wall())
         .map_err(|error| NodeError::Identity(error.to_string()))?;
+    let openings = downlink::begin(store).await.map_err(NodeError::State)?;
     let streams = streams(config, store)?;
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
-        places: places(streams.clone(), store),
+        gaps: GapList::load(store, gaps_track(store)).map_err(|error| NodeError::State(error.to_string()))?,
+        places: places(config, streams.clone(), store)?,
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
+        downlink: OnceLock::new(),
         joins: Default::default(),
         live: AtomicUsize::new(0),
         strangers: AtomicUsize::new(0),
@@ -78,6 +86,10 @@ async fn serve(
     });
     let parts = broker_parts(config, streams, &link);
     let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
+    if let Some(mqtt) = &mqtt {
+        let inside = mqtt.inside();
+        link.downlink.set(Downlink { inside, openings }).ok();
+    }
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
     let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
@@ -133,16 +145,22 @@ fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
     Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
 }
 
-fn places(streams: Streams, store: &Store) -> Places {
-    let gaps = store
-        .track(&track_name(GAPS_STREAM, 0))
-        .expect("the store was opened with the gaps stream");
+fn gaps_track(store: &Store) -> fellbeck_core::TrackId {
+    let track = store.track(&track_name(GAPS_STREAM, 0));
+    track.expect("the store was opened with the gaps stream")
+}
+
+fn places(config: &CloudConfig, streams: Streams, store: &Store) -> Result<Places, NodeError> {
+    let gaps = gaps_track(store);
     let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
-    Places {
+    let device_ids = DeviceIds::load(store, config.dedup.scheme(), config.dedup.limits());
+    let device_ids = device_ids.map_err(|error| NodeError::State(error.to_string()))?;
+    Ok(Places {
         streams,
         gaps,
         track_names: Arc::new(track_names),
-    }
+        device_ids: Arc::new(device_ids),
+    })
 }
 
 /// One line on what was found, at the level that it deserves.
@@ -199,13 +217,16 @@ fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
         readiness.met(part);
     }
     let refresh = refresh(&link.store);
-    let link = link.clone();
+    let (link, listed) = (link.clone(), link.clone());
     HttpParts {
         title: "fellbeck-cloud",
         readiness,
         metrics,
         refresh,
         status: Arc::new(move || status(&link)),
-        extra: Default::default(),
+        extra: Router::new().route(
+            "/api/v1/gaps",
+            get(async move || Json(listed.gaps.to_json(&listed.store))),
+        ),
     }
 }

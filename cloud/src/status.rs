@@ -2,6 +2,7 @@
 //!
 //! In: the store's counts and the links. Out: one object. `log.records` counts what was ever appended to the streams.
 
+use fellbeck_broker::session::EdgeReader;
 use fellbeck_store::TrackStats;
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ pub(crate) fn status(link: &LinkParts) -> Value {
             "segments": stats.segments,
             "commits": stats.commits,
         },
+        "downlinks": link.downlink.get().map(|downlink| downlink.inside.edges().iter().map(downlink_of).collect::<Vec<_>>()),
         "partitions": stats.tracks.iter().map(partition).collect::<Vec<_>>(),
     })
 }
@@ -48,6 +50,21 @@ fn records(tracks: &[TrackStats]) -> u64 {
         .filter(|track| track.name != gaps)
         .map(|track| track.appended)
         .sum()
+}
+
+/// What waits for one edge, and what became of the rest.
+fn downlink_of(reader: &EdgeReader) -> Value {
+    let session = &reader.status;
+    json!({
+        "edge": reader.edge,
+        "connected": session.connected,
+        "filters": reader.filters,
+        "in_flight": session.in_flight,
+        "waiting": session.queued as u64 + session.unread,
+        "acked": session.ledger.acked,
+        "expired": session.ledger.expired,
+        "dropped": session.ledger.dropped_total(),
+    })
 }
 
 fn partition(track: &TrackStats) -> Value {

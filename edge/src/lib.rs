@@ -5,11 +5,13 @@
 
 mod args;
 mod config;
+mod downlink;
 mod join;
 mod node;
 mod rules;
 mod status;
 mod uplink;
+mod wear;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -8,10 +8,12 @@
 #![deny(missing_docs)]
 
 mod address;
+pub mod cgroup;
 mod command;
 mod device;
 pub mod disk;
 pub mod fuzz;
+pub mod gateway;
 mod hostile;
 mod http;
 mod ledger;

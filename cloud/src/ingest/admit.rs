@@ -26,6 +26,7 @@ use super::driver::{Driver, Ends, STALL_MAX};
 use super::edges::{Command, Live, Slot};
 use super::streams::{Source, Streams};
 use crate::dedup::mark::{edge_key, edge_value};
+use crate::downlink;
 
 /// Time for the Hello after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -78,7 +79,10 @@ pub(crate) async fn link(
     };
     drop(stranger);
     match outcome {
-        Ok((driver, ends)) => driver.run(streams, ends, shutdown).await,
+        Ok((driver, ends)) => {
+            let downlink = downlink::serve(connection, &parts, identity.name.as_str());
+            tokio::join!(driver.run(streams, ends, shutdown), downlink);
+        }
         Err(fault) => refuse(&connection, streams, identity.name.as_str(), fault).await,
     }
 }

@@ -16,6 +16,7 @@ use fellbeck_core::{
 use fellbeck_link::{Gap, Ingest, IngestEntry};
 use fellbeck_store::{Append, Commit, Put, Space, Urgency};
 
+use crate::dedup::index::{DeviceIds, Intake, Verdict};
 use crate::dedup::mark::{LaneKey, partition_key, position_value, watermark_key};
 use crate::routing::Streams;
 
@@ -28,6 +29,8 @@ pub(crate) struct Places {
     pub(crate) gaps: TrackId,
     /// Names of all tracks, for the keys of partition marks.
     pub(crate) track_names: Arc<HashMap<TrackId, String>>,
+    /// Device message IDs that are known.
+    pub(crate) device_ids: Arc<DeviceIds>,
 }
 
 /// What the commit moves once it is durable.
@@ -44,8 +47,8 @@ pub(crate) struct Moved {
 }
 
 /// One commit under construction, for one ingest of one edge.
-pub(crate) struct Appender<'a> {
-    places: &'a Places,
+pub(crate) struct Appender<'p, 'a> {
+    places: &'p Places,
     edge: &'a str,
     instance: u32,
     /// Durable partition marks of the lane.
@@ -59,7 +62,21 @@ pub(crate) struct Appender<'a> {
     retained: BTreeMap<String, (TrackId, RetainedChange)>,
     /// Ranges of records that broke a rule, to be declared.
     invalid: Vec<Gap>,
-    duplicates: u64,
+    tally: Tally,
+    /// Identifiers of the commit, from the first record that has one.
+    intake: Option<Intake<'p>>,
+}
+
+/// A commit, and what follows when the store has taken it.
+pub(crate) struct Built<'a> {
+    /// For the store.
+    pub(crate) commit: Commit,
+    /// What it moves once it is durable.
+    pub(crate) moved: Moved,
+    /// What to count.
+    pub(crate) tally: Tally,
+    /// To be settled when the store has taken the commit, and dropped when it has not.
+    pub(crate) intake: Option<Intake<'a>>,
 }
 
 /// What happened on the way, to be counted once the commit was taken.
@@ -67,13 +84,17 @@ pub(crate) struct Appender<'a> {
 pub(crate) struct Tally {
     /// Records dropped since a partition mark covers them.
     pub(crate) duplicates: u64,
+    /// Records dropped since their device message ID is known.
+    pub(crate) device_duplicates: u64,
+    /// Records stored although their device message ID breaks the bounds.
+    pub(crate) bad_ids: u64,
     /// Ranges declared as lost.
     pub(crate) gaps: Vec<Gap>,
 }
 
-impl<'a> Appender<'a> {
+impl<'p, 'a> Appender<'p, 'a> {
     pub(crate) fn new(
-        places: &'a Places,
+        places: &'p Places,
         edge: (&'a str, u32),
         marks: &'a HashMap<TrackId, Position>,
         now: WallTime,
@@ -90,12 +111,13 @@ impl<'a> Appender<'a> {
             last: HashMap::new(),
             retained: BTreeMap::new(),
             invalid: Vec::new(),
-            duplicates: 0,
+            tally: Tally::default(),
+            intake: None,
         }
     }
 
     /// The commit for `ingest`. An error means a batch that does not open: the edge is broken or hostile.
-    pub(crate) fn build(mut self, ingest: &Ingest) -> Result<(Commit, Moved, Tally), BatchError> {
+    pub(crate) fn build(mut self, ingest: &Ingest) -> Result<Built<'p>, BatchError> {
         let mut gaps = Vec::new();
         for entry in &ingest.entries {
             match entry {
@@ -115,12 +137,21 @@ impl<'a> Appender<'a> {
         for gap in &gaps {
             self.gap(ingest, gap);
         }
-        let tally = Tally {
-            duplicates: self.duplicates,
-            gaps,
-        };
-        let (commit, moved) = self.finish(ingest);
-        Ok((commit, moved, tally))
+        let mut tally = std::mem::take(&mut self.tally);
+        tally.gaps = gaps;
+        let mut intake = self.intake.take();
+        let lane = self.lane_key(ingest);
+        let (mut commit, moved) = self.finish(ingest, &lane);
+        if let Some(intake) = &mut intake {
+            tally.device_duplicates = intake.duplicates();
+            intake.seal(&mut commit, &lane);
+        }
+        Ok(Built {
+            commit,
+            moved,
+            tally,
+            intake,
+        })
     }
 
     fn batch(
@@ -188,8 +219,13 @@ impl<'a> Appender<'a> {
             seq: origin.seq,
         };
         if self.marks.get(&track).is_some_and(|mark| position <= *mark) {
-            self.duplicates += 1;
+            self.tally.duplicates += 1;
             return;
+        }
+        match self.places.device_ids.judge(&mut self.intake, record, self.now) {
+            Verdict::Store => {}
+            Verdict::Unidentified => self.tally.bad_ids += 1,
+            Verdict::Known => return,
         }
         if record.retain {
             let known = self.retained.get(record.topic).map(|(track, _)| *track);
@@ -221,13 +257,7 @@ impl<'a> Appender<'a> {
 
     /// A declared gap is a record of its own, in the stream of gaps.
     fn gap(&mut self, ingest: &Ingest, gap: &Gap) {
-        let count = gap.last.0 - gap.first.0 + 1;
-        let payload = serde_json::json!({
-            "edge": self.edge, "instance": self.instance, "lane": &*ingest.name, "run": ingest.run.0,
-            "epoch": gap.epoch.0, "first": gap.first.0, "last": gap.last.0, "count": count,
-            "reason": DropReason::as_str(gap.reason),
-        })
-        .to_string();
+        let payload = gap_json(self.edge, self.instance, ingest, gap).to_string();
         let topic = format!("$fellbeck/gaps/{}/{}", self.edge, ingest.name);
         let origin = self.origin(&ingest.name, ingest.run, gap.epoch, gap.last);
         let record = Record {
@@ -246,16 +276,19 @@ impl<'a> Appender<'a> {
         self.builders.entry(self.places.gaps).or_default().push(&record);
     }
 
-    fn finish(mut self, ingest: &Ingest) -> (Commit, Moved) {
-        let lane = LaneKey {
+    fn lane_key(&self, ingest: &Ingest) -> LaneKey {
+        LaneKey {
             edge: self.edge.to_owned(),
             instance: self.instance,
             lane: ingest.name.to_string(),
             run: ingest.run,
-        };
-        let mut puts = vec![mark(watermark_key(&lane), ingest.through)];
+        }
+    }
+
+    fn finish(mut self, ingest: &Ingest, lane: &LaneKey) -> (Commit, Moved) {
+        let mut puts = vec![mark(watermark_key(lane), ingest.through)];
         for (track, position) in &self.last {
-            puts.push(mark(partition_key(&lane, &self.places.track_names[track]), *position));
+            puts.push(mark(partition_key(lane, &self.places.track_names[track]), *position));
         }
         let mut deletes = Vec::new();
         for (_, change) in std::mem::take(&mut self.retained).into_values() {
@@ -286,6 +319,15 @@ impl<'a> Appender<'a> {
             },
         )
     }
+}
+
+/// A declared gap, as its stream and the list of gaps show it.
+pub(crate) fn gap_json(edge: &str, instance: u32, ingest: &Ingest, gap: &Gap) -> serde_json::Value {
+    serde_json::json!({
+        "edge": edge, "instance": instance, "lane": &*ingest.name, "run": ingest.run.0,
+        "epoch": gap.epoch.0, "first": gap.first.0, "last": gap.last.0, "count": gap.last.0 - gap.first.0 + 1,
+        "reason": DropReason::as_str(gap.reason),
+    })
 }
 
 fn mark(key: Bytes, position: Position) -> Put {

@@ -17,7 +17,7 @@ use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Moved, Tally};
+use super::append::{Appender, Built, Moved, Tally, gap_json};
 use super::edges::{Command, Slot};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
 
@@ -264,12 +264,20 @@ impl Driver {
         let clock = &self.parts.clock;
         let edge = (self.edge.as_str(), self.instance);
         let appender = Appender::new(&self.parts.places, edge, marks, clock.wall(), clock.quality());
-        let (commit, moved, tally) = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
+        let Built {
+            commit,
+            moved,
+            tally,
+            intake,
+        } = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
         // Nothing of a refused submission was acknowledged: the edge sends it again on its next link.
         let ticket = self
             .submitter
             .submit(commit)
             .map_err(|error| Fault::Store(error.to_string()))?;
+        if let Some(intake) = intake {
+            intake.settle();
+        }
         marks.extend(moved.partitions.iter().copied());
         let raw = ingest.entries.iter().map(IngestEntry::raw_len).sum();
         self.under_way.push_back(UnderWay {
@@ -285,7 +293,13 @@ impl Driver {
     /// Counts what was dropped, and writes one line for all gaps of an ingest.
     fn tell(&self, ingest: &Ingest, tally: &Tally) {
         metrics::counter!("fellbeck_link_duplicates_total").increment(tally.duplicates);
+        metrics::counter!("fellbeck_link_device_duplicates_total").increment(tally.device_duplicates);
+        metrics::counter!("fellbeck_link_bad_device_ids_total").increment(tally.bad_ids);
         let Some(first) = tally.gaps.first() else { return };
+        for gap in &tally.gaps {
+            let instance = self.instance;
+            self.parts.gaps.push(gap_json(&self.edge, instance, ingest, gap));
+        }
         let count = tally
             .gaps
             .iter()

@@ -3,6 +3,7 @@
 //! In: control frames, store reads, commits, deadlines. Out: frames, reads, cursor moves, one log line per event.
 //! Order of calls as [`fellbeck_link::Sender`] demands: one `handle_*`, then all `poll_*` until they are dry.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::lanes::Lanes;
 use super::memory::Memory;
 use super::state::UplinkState;
 use super::streams::Streams;
+use crate::downlink::Downlink;
 
 /// Time that a closing connection gets to deliver its last frames.
 const FINISH_WITHIN: Duration = Duration::from_millis(500);
@@ -59,6 +61,8 @@ pub(crate) struct Driver {
     reads: JoinSet<ReadOutcome>,
     counted: SenderStats,
     last_read_error: Option<String>,
+    /// The way down, where this node has a broker.
+    downlink: Option<Downlink>,
 }
 
 impl Driver {
@@ -69,6 +73,7 @@ impl Driver {
         store: Store,
         clock: NodeClock,
         state: Arc<UplinkState>,
+        downlink: Option<Downlink>,
     ) -> Self {
         Self {
             sender,
@@ -80,6 +85,7 @@ impl Driver {
             reads: JoinSet::new(),
             counted: SenderStats::default(),
             last_read_error: None,
+            downlink,
         }
     }
 
@@ -97,7 +103,15 @@ impl Driver {
             Err(error) => return self.lost(&explain(&error), false),
         };
         self.greet(instance);
-        let outcome = self.converse(&connection, &mut streams, peer, shutdown).await;
+        let mut downlink = self.downlink.take();
+        let outcome = tokio::select! {
+            outcome = self.converse(&connection, &mut streams, peer, shutdown) => outcome,
+            never = serve(&mut downlink, &connection) => match never {},
+        };
+        self.downlink = downlink;
+        if let Some(downlink) = &self.downlink {
+            downlink.left();
+        }
         self.sender.handle_disconnected();
         self.memory.flush();
         self.count();
@@ -341,6 +355,13 @@ impl Driver {
         metrics::counter!("fellbeck_link_sent_bytes_total").increment(now.bytes - self.counted.bytes);
         metrics::counter!("fellbeck_link_sent_records_total").increment(now.records - self.counted.records);
         self.counted = now;
+    }
+}
+
+async fn serve(downlink: &mut Option<Downlink>, connection: &Connection) -> Infallible {
+    match downlink {
+        Some(downlink) => downlink.serve(connection).await,
+        None => std::future::pending().await,
     }
 }
 

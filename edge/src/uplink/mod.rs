@@ -24,6 +24,7 @@ use fellbeck_ops::{NodeClock, Shutdown};
 use fellbeck_store::Store;
 
 use crate::config::UplinkConfig;
+use crate::downlink::{Downlink, DownlinkParts};
 use dial::Dialer;
 use driver::{Driver, End};
 use lanes::Lanes;
@@ -45,6 +46,8 @@ pub(crate) struct Uplink {
     pub(crate) clock: NodeClock,
     /// What the status page shows.
     pub(crate) state: Arc<UplinkState>,
+    /// The way down; `None`: this node has no broker.
+    pub(crate) downlink: Option<DownlinkParts>,
 }
 
 impl Uplink {
@@ -96,6 +99,9 @@ impl Uplink {
             self.store.clone(),
             self.clock.clone(),
             self.state.clone(),
+            self.downlink
+                .clone()
+                .map(|parts| Downlink::new(parts, keys.identity.name.as_str())),
         )
     }
 

@@ -5,7 +5,10 @@
 //! sealing. Any error or panic halts the store: nothing that did not commit is ever answered (I1).
 
 mod age;
+mod draft;
 mod housekeeping;
+mod shed;
+pub(crate) mod spare;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,10 +16,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fellbeck_core::{CommitNumber, RecordBlock, Seq, TrackId, limits};
-use fjall::{Keyspace, OwnedWriteBatch};
+use fellbeck_core::{Batch, CommitNumber, RecordBlock, Seq, TrackId, limits};
+use fjall::Keyspace;
 
 use self::age::AgeClock;
+use self::draft::Draft;
+use self::spare::Spare;
 use crate::catalog::{Appended, Segment, Span};
 use crate::codec;
 use crate::commit::Committed;
@@ -29,6 +34,7 @@ use crate::key::{Head, Seal, entry_key, index, stamped};
 use crate::memory::Memory;
 use crate::merge::{Merged, join};
 use crate::queue::{Group, Queue, Submission};
+use crate::ring::RESERVED;
 use crate::shared::Shared;
 
 /// How often the cloud looks for segments beyond their age.
@@ -45,6 +51,8 @@ pub(crate) struct Plan {
     /// Sealed segments that the index does not know yet.
     pub(crate) unindexed: Vec<u64>,
     pub(crate) floor: Option<CommitNumber>,
+    /// What is set aside by topic, per track.
+    pub(crate) spares: Vec<Spare>,
 }
 
 pub(crate) struct Writer {
@@ -61,6 +69,12 @@ pub(crate) struct Writer {
     obsolete: Vec<Vec<u8>>,
     floor: Option<CommitNumber>,
     age: AgeClock,
+    /// What is set aside by topic, per track.
+    spares: Vec<Spare>,
+    /// A floor that goes with the next commit that is written.
+    floor_waiting: Option<CommitNumber>,
+    /// Segments are being given up; said once.
+    shedding: bool,
     meters: Meters,
 }
 
@@ -72,40 +86,20 @@ struct Active {
     since: Instant,
 }
 
+/// What a commit has written.
+struct Written {
+    appended: Vec<Appended>,
+    bytes: u64,
+    /// Something may have become free to trim.
+    progressed: bool,
+}
+
 struct Meters {
     commits: metrics::Counter,
     records: metrics::Counter,
     bytes: metrics::Counter,
     seconds: metrics::Histogram,
 }
-
-/// A commit while it is put together.
-struct Draft {
-    batch: OwnedWriteBatch,
-    commit: CommitNumber,
-    bytes: u64,
-    /// Index of the next record within the commit.
-    index: u32,
-    appended: Vec<Appended>,
-    tracks: Vec<TrackBlock>,
-}
-
-impl Draft {
-    fn put(&mut self, keyspace: &Keyspace, key: impl Into<fjall::UserKey>, value: Vec<u8>) {
-        let key = key.into();
-        self.bytes += (key.len() + value.len() + JOURNAL_ITEM_BYTES) as u64;
-        self.batch.insert(keyspace, key, value);
-    }
-
-    fn remove(&mut self, keyspace: &Keyspace, key: impl Into<fjall::UserKey>) {
-        let key = key.into();
-        self.bytes += (key.len() + JOURNAL_ITEM_BYTES) as u64;
-        self.batch.remove(keyspace, key);
-    }
-}
-
-/// What the engine's journal adds to an item.
-const JOURNAL_ITEM_BYTES: usize = 21;
 
 impl Writer {
     pub(crate) fn new(
@@ -142,6 +136,9 @@ impl Writer {
             obsolete: Vec::new(),
             floor: plan.floor,
             age: AgeClock::default(),
+            spares: plan.spares,
+            floor_waiting: None,
+            shedding: false,
             meters: Meters {
                 commits: metrics::counter!("fellbeck_store_commits_total"),
                 records: metrics::counter!("fellbeck_store_records_total"),
@@ -172,9 +169,11 @@ impl Writer {
             if now >= round {
                 let wall = self.age.look(now, now_ms());
                 self.trim(wall.filter(|_| ageing));
+                self.make_room()?;
                 round = now + AGE_ROUND;
             }
-            match self.queue.collect(last_start, ageing.then_some(round)) {
+            let looks = ageing || self.is_sparing() || self.shedding;
+            match self.queue.collect(last_start, looks.then_some(round)) {
                 Group::Work(group) => {
                     let start = Instant::now();
                     last_start = Some(start);
@@ -183,9 +182,32 @@ impl Writer {
                     }
                 }
                 Group::Idle => {}
-                Group::Closed => return Ok(()),
+                Group::Closed => return self.settle_memory(),
             }
         }
+    }
+
+    /// At the end of the run: where the tracks in memory end and what of them is acknowledged, so that what is lost is named exactly.
+    fn settle_memory(&mut self) -> Result<(), HaltError> {
+        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        {
+            let catalog = self.shared.catalog();
+            let tracks = catalog.tracks.iter().enumerate();
+            for (number, track) in tracks.filter(|(_, track)| track.ring.reserved > Seq(0)) {
+                let id = TrackId(number as u32);
+                draft.put(&self.engine.index, index::end(id), track.end.0.to_be_bytes().to_vec());
+                draft.put(
+                    &self.engine.index,
+                    index::acked(id),
+                    track.acked.0.to_be_bytes().to_vec(),
+                );
+                draft.reserved.push((id, track.end));
+            }
+        }
+        if draft.is_durable {
+            self.write(draft, &Merged::default())?;
+        }
+        Ok(())
     }
 
     /// Commits a group and answers it. Returns whether anything was written.
@@ -199,17 +221,22 @@ impl Writer {
             answer(group, self.shared.newest());
             return Ok(false);
         }
-        let commit = self.shared.newest().next();
-        let mut draft = Draft {
-            batch: self.engine.batch(),
-            commit,
-            bytes: 0,
-            index: 0,
-            appended: Vec::new(),
-            tracks: Vec::new(),
-        };
+        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        let commit = draft.commit;
+        let accepted = merged
+            .appends
+            .values()
+            .flatten()
+            .map(|block| block.bytes().len() as u64);
+        self.shared
+            .gauges
+            .accepted_bytes
+            .fetch_add(accepted.sum(), Ordering::Relaxed);
         for (track, blocks) in std::mem::take(&mut merged.appends) {
-            self.append(&mut draft, track, blocks)?;
+            let blocks = self.spare(&mut draft, track, blocks);
+            if !blocks.is_empty() {
+                self.append(&mut draft, track, blocks)?;
+            }
         }
         for (space, key, value) in merged.keyed.drain(..) {
             let keyspace = self.engine.space(space);
@@ -218,31 +245,88 @@ impl Writer {
                 None => draft.remove(keyspace, key),
             }
         }
-        self.note_progress(&mut draft, &merged);
+        let written = self.write(draft, &merged)?;
+        answer(group, commit);
+        self.tidy(&written)?;
+        if written.progressed || self.pressed() {
+            self.trim(None);
+        }
+        if written.progressed || self.is_short() {
+            self.make_room()?;
+        }
+        Ok(true)
+    }
+
+    /// Makes a draft durable, then shows it: catalog, tail, newest commit.
+    fn write(&mut self, mut draft: Draft, merged: &Merged) -> Result<Written, HaltError> {
+        let is_durable = draft.is_durable || self.has_durable(merged);
+        if is_durable {
+            self.note_progress(&mut draft, merged);
+        }
         let Draft {
             batch,
+            commit,
             bytes,
             index,
             appended,
             tracks,
+            declared,
+            set_aside,
+            in_memory,
+            reserved,
             ..
         } = draft;
-        self.wait_for_room()?;
-        batch.commit()?;
+        if is_durable {
+            self.wait_for_room()?;
+            batch.commit()?;
+            self.shared.durable.store(commit.0, Ordering::Release);
+        }
 
-        let progressed = self.publish(&appended, &merged, commit);
+        {
+            let mut catalog = self.shared.catalog_mut();
+            for (track, up_to) in reserved {
+                catalog.tracks[track.0 as usize].ring.reserved = up_to;
+            }
+            for (track, batch) in in_memory {
+                catalog.keep_in_memory(track, batch);
+            }
+            for (track, aside, owed) in set_aside {
+                let track = &mut catalog.tracks[track.0 as usize];
+                (track.aside, track.owed) = (aside, owed);
+            }
+        }
+        let progressed = self.publish(&appended, merged, is_durable.then_some(commit));
+        if !declared.is_empty() {
+            let mut catalog = self.shared.catalog_mut();
+            declared
+                .into_iter()
+                .for_each(|(track, gap)| catalog.declare(track, gap));
+        }
         if !tracks.is_empty() {
             self.shared.tail.push(Arc::new(CommittedBlock { commit, tracks }));
         }
         self.shared.newest.send_replace(commit);
-        answer(group, commit);
         self.count(bytes, index);
+        Ok(Written {
+            appended,
+            bytes,
+            progressed,
+        })
+    }
+
+    /// What follows a commit: sealing and memory tables.
+    fn tidy(&mut self, written: &Written) -> Result<(), HaltError> {
         self.seal_full()?;
-        self.tidy_memory(&appended, bytes)?;
-        if progressed || self.pressed() {
-            self.trim(None);
-        }
-        Ok(true)
+        self.tidy_memory(&written.appended, written.bytes)
+    }
+
+    /// Something of it has to be written: acknowledgements of tracks in memory and a floor by itself have not. The floor waits for the next
+    /// commit that is written.
+    fn has_durable(&self, merged: &Merged) -> bool {
+        let catalog = self.shared.catalog();
+        let is_written = |track: &TrackId| catalog.tracks[track.0 as usize].policy.memory_bytes.is_none();
+        let has_memory = catalog.tracks.iter().any(|track| track.policy.memory_bytes.is_some());
+        !has_memory || !merged.keyed.is_empty() || merged.acked.keys().any(is_written)
     }
 
     /// Removes acknowledgements and floors that move nothing, and refuses impossible ones.
@@ -261,6 +345,7 @@ impl Writer {
             }
             *acked > track.acked
         });
+        merged.session_floor = merged.session_floor.max(self.floor_waiting);
         if merged.session_floor <= self.floor {
             merged.session_floor = None;
         }
@@ -269,6 +354,14 @@ impl Writer {
     fn append(&mut self, draft: &mut Draft, track: TrackId, blocks: Vec<RecordBlock>) -> Result<(), HaltError> {
         let layout = self.shared.config.layout;
         let batch_max = self.shared.config.batch_max;
+        if self.shared.catalog().tracks[track.0 as usize]
+            .policy
+            .memory_bytes
+            .is_some()
+        {
+            self.append_in_memory(draft, track, blocks);
+            return Ok(());
+        }
         let mut first = self.shared.catalog().tracks[track.0 as usize].end;
         let Active {
             id: segment, keyspace, ..
@@ -306,6 +399,37 @@ impl Writer {
         Ok(())
     }
 
+    /// As [`Writer::append`], without a write, but for the reservation of numbers now and then.
+    fn append_in_memory(&self, draft: &mut Draft, track: TrackId, blocks: Vec<RecordBlock>) {
+        let (mut first, mut reserved, acked) = {
+            let catalog = self.shared.catalog();
+            let state = &catalog.tracks[track.0 as usize];
+            (state.end, state.ring.reserved, state.acked)
+        };
+        for block in join(blocks, self.shared.config.batch_max, limits::BATCH_RECORDS_MAX) {
+            let end = first.plus(block.len() as u64);
+            if end > reserved {
+                reserved = end.plus(RESERVED);
+                draft.put(&self.engine.index, index::end(track), reserved.0.to_be_bytes().to_vec());
+                draft.put(&self.engine.index, index::acked(track), acked.0.to_be_bytes().to_vec());
+                draft.reserved.push((track, reserved));
+            }
+            draft
+                .in_memory
+                .push((track, Batch::seal(self.shared.epoch, first, &block)));
+            let first_index = draft.index;
+            draft.index += block.len() as u32;
+            draft.tracks.push(TrackBlock {
+                track,
+                epoch: self.shared.epoch,
+                first,
+                first_index,
+                block,
+            });
+            first = end;
+        }
+    }
+
     /// Acknowledgements, the floor, sealed segments and the commit number itself.
     fn note_progress(&mut self, draft: &mut Draft, merged: &Merged) {
         let catalog = self.shared.catalog();
@@ -334,7 +458,19 @@ impl Writer {
     }
 
     /// Moves the catalog. Returns whether something may have become free to trim.
-    fn publish(&mut self, appended: &[Appended], merged: &Merged, commit: CommitNumber) -> bool {
+    fn publish(&mut self, appended: &[Appended], merged: &Merged, durable: Option<CommitNumber>) -> bool {
+        let Some(commit) = durable else {
+            self.floor_waiting = merged.session_floor.max(self.floor_waiting);
+            let mut catalog = self.shared.catalog_mut();
+            for (track, acked) in &merged.acked {
+                catalog.acknowledge(*track, *acked);
+                // In memory only, as the gaps of such a track are.
+                drop(catalog.prune_gaps(*track));
+            }
+            drop(catalog);
+            self.shared.weigh();
+            return false;
+        };
         let now_ms = now_ms();
         let mut catalog = self.shared.catalog_mut();
         let indexed = !self.unindexed.is_empty();

@@ -27,6 +27,7 @@ use super::handshake::Admitted;
 use super::last_words;
 use super::linger::{WriteHalf, linger};
 use super::preface::{Preface, PrefaceCodec};
+use crate::session::RESERVED_CLIENT_PREFIX;
 use crate::wire::{ConnId, Connect, Version};
 
 /// A place in the table of those who are admitted, given back when dropped.
@@ -91,6 +92,11 @@ const WILL_TOO_DEEP: Fault = Fault {
     text: "will topic has too many levels",
 };
 
+const RESERVED: Fault = Fault {
+    reason: 0x85,
+    text: "client identifier of the nodes themselves",
+};
+
 /// A CONNECT whose sender is who it says.
 struct Guest {
     connect: ConnectIn,
@@ -142,6 +148,9 @@ async fn read_and_authenticate(broker: &Rc<Broker>, io: &IoBoxed, arrival: &Arri
     } else {
         connect.client_id.clone()
     };
+    if client_id.starts_with(RESERVED_CLIENT_PREFIX) {
+        return Err(refused(&connect, RESERVED));
+    }
     match authenticate(broker, io, arrival, &connect, &client_id).await {
         Ok(auth_data) => Ok(Guest {
             connect,

@@ -187,6 +187,7 @@ impl Core {
             Awaited::Publish { session, packet_id } => self.reserved_is_durable(conn, session, packet_id, turn),
             Awaited::Bound { session } => self.bound_is_durable(conn, session, turn),
             Awaited::Snapshots { session, slots } => self.release_snapshots(session, &slots, turn),
+            Awaited::Inflow { number } => turn.wire.inflow_taken(number),
             Awaited::PubRel { session, packet_id } => self.release(conn, session, packet_id, turn),
         }
     }

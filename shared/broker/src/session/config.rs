@@ -3,6 +3,9 @@
 //! Plain values, already validated by the node's own configuration. Each bound is enforced and counted where it is reached.
 
 use fellbeck_core::{ClockQuality, Tick, TrackId, WallTime};
+use fellbeck_store::Admission;
+
+use super::Pressure;
 
 /// The time at which a call is made. The core reads no clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,29 @@ pub struct Now {
 pub trait Route {
     /// Track for a message that `device` published to `topic`. `None`: it is not logged.
     fn route(&self, topic: &str, device: &str) -> Option<TrackId>;
+
+    /// Whether a message for `track` is taken now; `None`: one that is stored elsewhere only. By default nothing is under pressure.
+    fn admission(&self, _track: Option<TrackId>, pressure: Pressure) -> Admission {
+        if pressure > Pressure::Normal {
+            Admission::HoldBack
+        } else {
+            Admission::Take
+        }
+    }
+
+    /// What the lane of `track` asks for its messages.
+    fn terms(&self, _track: TrackId) -> Terms {
+        Terms::default()
+    }
+}
+
+/// What a lane asks for its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// A message is acknowledged at once and committed within a second, where others wait for the commit.
+    pub ack_at_once: bool,
+    /// Longest message expiry in seconds, also of messages without one.
+    pub ttl_secs: Option<u32>,
 }
 
 /// When sessions see a message.

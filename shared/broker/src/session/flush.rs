@@ -23,7 +23,7 @@ impl Core {
             }
             self.work.want_commit();
         }
-        if self.work.is_empty() {
+        if self.work.is_empty() || self.work.may_wait() {
             return None;
         }
         if self.floor == CommitNumber(0) && self.has_durable() {

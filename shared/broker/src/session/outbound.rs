@@ -158,6 +158,10 @@ impl Session {
         let Some(attached) = self.attached else {
             return false;
         };
+        let position = match offer.place {
+            Place::Log(position) => Some(position),
+            Place::Retained(..) | Place::Memory | Place::Group(..) => None,
+        };
         turn.wire.send(
             attached.id,
             PacketOut::Publish(Delivery {
@@ -168,6 +172,7 @@ impl Session {
                 record: offer.record,
                 expiry_secs,
                 subscription_ids: offer.ids,
+                position,
             }),
         )
     }
@@ -209,6 +214,7 @@ impl Session {
                 record,
                 expiry_secs: remaining.map(|secs| secs.max(1)),
                 subscription_ids: item.ids.as_slice(),
+                position: item.position(),
             };
             if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
                 self.give_up(packet_id, DropReason::PacketTooLarge, work);
@@ -267,6 +273,7 @@ impl Session {
             record,
             expiry_secs: turn.now.remaining_expiry_secs(&record).map(|secs| secs.max(1)),
             subscription_ids: item.ids.as_slice(),
+            position: item.position(),
         };
         if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
             self.give_up(packet_id, DropReason::PacketTooLarge, work);

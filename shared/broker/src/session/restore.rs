@@ -297,7 +297,10 @@ impl Core {
                         continue;
                     };
                     if let Some(group) = self.groups.get_mut(group) {
-                        group.returned.remove(&position);
+                        // A position that the group does not know was taken up after it was stored last.
+                        if !group.returned.remove(&position) && !group.outstanding.contains(&position) {
+                            group.reader.ledger.matched += 1;
+                        }
                         group.outstanding.insert(position);
                     }
                     Source::Group { group, slot, position }

@@ -17,6 +17,10 @@ use super::state::SessionKey;
 use super::subscription::{Subscribed, Unsubscribed};
 use crate::wire::ConnId;
 
+/// Submissions on their way beyond which one that nobody waits for is gathered, up to [`LAZY_BYTES`].
+const LAZY_MAX: u64 = 8;
+const LAZY_BYTES: usize = 64 << 10;
+
 /// A reader of the log, for the list of those who want to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReaderKey {
@@ -57,6 +61,10 @@ pub(super) enum Awaited {
     Snapshots {
         session: SessionKey,
         slots: Vec<u32>,
+    },
+    /// Messages that came down a link are durable.
+    Inflow {
+        number: u64,
     },
     /// Outbound QoS 2: that PUBREC was seen is durable.
     PubRel {
@@ -126,6 +134,7 @@ impl Work {
         }
     }
 
+    /// Adds a record to the commit under construction. Whoever waits for it asks for that commit.
     pub(super) fn append(&mut self, track: TrackId, record: &Record<'_>) {
         let index = *self.append_at.entry(track).or_insert_with(|| {
             self.appends.push((track, RecordBlockBuilder::default()));
@@ -135,7 +144,6 @@ impl Work {
         let before = builder.byte_len();
         builder.push(record);
         self.bytes += builder.byte_len() - before;
-        self.urgent = true;
     }
 
     pub(super) fn put(&mut self, space: Space, key: Bytes, value: Bytes) {
@@ -216,6 +224,11 @@ impl Work {
             && self.given_back.is_empty()
             && self.changes.is_empty()
             && self.floor.is_none()
+    }
+
+    /// Nobody waits for what there is, and enough of the kind is on its way: it is gathered, so that it stops nobody from reading.
+    pub(super) fn may_wait(&self) -> bool {
+        !self.urgent && self.outstanding() >= LAZY_MAX && self.bytes < LAZY_BYTES
     }
 
     pub(super) fn take(&mut self) -> Commit {

@@ -106,6 +106,7 @@ proptest! {
         }
         if let Ok(core) = restore(stored, world.store.newest) {
             world.core = core;
+            world.forged = true;
             world.store.crash();
             world.settle();
             let (conn, _) = world.join(persistent("p"));

@@ -6,6 +6,7 @@ mod deliver;
 mod expire;
 mod harness;
 mod hostile;
+mod inflow;
 mod limits;
 mod model;
 mod model_check;
