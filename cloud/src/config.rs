@@ -64,6 +64,7 @@ impl Default for CloudConfig {
                 queue_bytes_max: ByteSize(8 << 20),
                 subscriptions_max: 10_000,
                 sessions_max: 100_000,
+                will_bytes_max: ByteSize::mib(64),
                 ..SessionConfig::default()
             },
             stream: Vec::new(),

@@ -182,9 +182,6 @@ fn tell(report: &OpenReport) {
     }
 }
 
-/// Bytes of all wills: a gateway has little memory, and wills are kept in it.
-const WILL_BYTES_MAX: usize = 4 << 20;
-
 fn broker_parts(
     config: &EdgeConfig,
     name: &str,
@@ -198,7 +195,6 @@ fn broker_parts(
         local_track: store.track(&track_name(LOCAL_LANE)),
         limits: CoreLimits {
             live_window_bytes: config.store.tail.0,
-            will_bytes_max: WILL_BYTES_MAX,
             ..CoreLimits::default()
         },
     };

@@ -302,3 +302,40 @@ fn foreign_types_of_the_front_stay_in_the_front() {
         &lines_where(&sources(), broken),
     );
 }
+
+/// The names of metrics in a line of code: what stands in quotes, whole.
+fn metrics_in(line: &str) -> impl Iterator<Item = &str> {
+    let quoted = line.split('"').skip(1).step_by(2);
+    quoted.filter_map(|text| text.strip_prefix("fellbeck_")).filter(|name| {
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        is_name && METRICS.iter().any(|part| name.starts_with(part)) && !name.ends_with('_')
+    })
+}
+
+/// What names of metrics begin with, behind the prefix of all.
+const METRICS: [&str; 5] = ["broker_", "http_", "link_", "reader_", "store_"];
+
+#[test]
+fn every_metric_is_documented() {
+    let path = root().join("docs/operating.md");
+    let document = fs::read_to_string(&path).expect("the document is there");
+    let words: BTreeSet<&str> = document
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    let product = |name: &str| name.contains("/src/") && !name.starts_with("tests/") && !name.contains("/tests");
+    let ours: Vec<_> = sources().into_iter().filter(|(name, _)| product(name)).collect();
+    let mut found = 0;
+    let mut missing = Vec::new();
+    for (name, text) in &ours {
+        for metric in text.lines().flat_map(metrics_in) {
+            found += 1;
+            if !words.contains(metric) {
+                missing.push(format!("{name}: {metric}"));
+            }
+        }
+    }
+    assert!(found > 60, "only {found} metrics were found");
+    assert_none("metrics that docs/operating.md does not name", &missing);
+}

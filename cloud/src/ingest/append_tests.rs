@@ -85,7 +85,7 @@ fn ingest(lane: &str, first: u64, named: bool) -> Ingest {
 
 fn build<'p>(places: &'p Places, edge: &str, ingest: &Ingest) -> Built<'p> {
     let marks = HashMap::new();
-    let appender = Appender::new(places, (edge, 1), &marks, WallTime(1), ClockQuality::Synced);
+    let appender = Appender::new(places, (edge, 1), (&marks, None), WallTime(1), ClockQuality::Synced);
     appender.build(ingest).unwrap()
 }
 

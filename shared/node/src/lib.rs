@@ -7,6 +7,7 @@
 
 mod cli;
 mod config;
+mod descriptors;
 mod error;
 mod gauges;
 mod http;

@@ -8,6 +8,7 @@
 mod batch;
 mod block;
 mod chain;
+mod core;
 mod downlink;
 mod frames;
 mod kafka;
@@ -25,7 +26,7 @@ pub use node::{NEWEST, Node};
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target by its name: that of its file in `tests/fuzz/fuzz_targets` and of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 17] = [
+pub const TARGETS: [(&str, Body); 18] = [
     ("incarnation_chain", chain::incarnation_chain),
     ("kafka_batch", kafka::kafka_batch),
     ("link_control_frame", frames::link_control_frame),
@@ -39,6 +40,7 @@ pub const TARGETS: [(&str, Body); 17] = [
     ("properties", properties::properties),
     ("record_batch", batch::record_batch),
     ("record_block", block::record_block),
+    ("session_core", core::session_core),
     ("session_state", session::session_state),
     ("topic_filter", topics::topic_filter),
     ("ws_frames", websocket::ws_frames),

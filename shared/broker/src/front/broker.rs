@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use fellbeck_core::topic::level_count;
 use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
 use fellbeck_store::{Level, Store, SubmitError, Submitter, TailRead};
 use ntex::task::LocalWaker;
@@ -60,6 +61,8 @@ pub(super) struct Broker {
     gone: RefCell<Vec<ConnId>>,
     /// Accepted sockets that have not been closed, handshakes included.
     pub(super) sockets: Cell<usize>,
+    /// TLS handshakes in progress.
+    pub(super) handshakes: Cell<usize>,
     next_id: Cell<u64>,
     pub(super) traffic: Rc<Traffic>,
     sys: Sys,
@@ -169,6 +172,7 @@ impl Broker {
             admitted: RefCell::new(HashMap::new()),
             gone: RefCell::new(Vec::new()),
             sockets: Cell::new(0),
+            handshakes: Cell::new(0),
             next_id: Cell::new(1),
             traffic,
             sys,
@@ -262,6 +266,12 @@ impl Broker {
     /// It is a connection now, or gone.
     pub(super) fn forget_arrival(&self, arrival: &Rc<Arrival>) {
         self.arrivals.borrow_mut().retain(|other| !Rc::ptr_eq(other, arrival));
+    }
+
+    pub(super) fn has_too_many_levels(&self, topic: &str) -> bool {
+        let max = self.config.topic_levels_max;
+        // A topic has at most one level more than bytes, so that mostly nothing is counted.
+        topic.len() >= max && level_count(topic) > max
     }
 
     /// Whether a connection may take the next packet out of its read buffer.

@@ -30,6 +30,7 @@ mod handshake;
 mod inflow;
 mod inside;
 mod intake;
+mod last_words;
 mod linger;
 mod load;
 mod middleware;

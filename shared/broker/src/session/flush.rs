@@ -175,6 +175,7 @@ impl Core {
         if !std::mem::take(&mut session.reader.dirty) {
             return;
         }
+        session.lower_bound(self.fanned, &mut self.work);
         let (stored_key, value) = persist::cursor(session, self.fanned);
         self.work.put(Space::Session, stored_key, value);
         // What it completed for a group must not be listed as outstanding there by an older value.

@@ -32,6 +32,7 @@ mod reader;
 mod resends;
 mod restore;
 mod retained;
+mod sent_bound;
 mod shared;
 mod slab;
 mod state;

@@ -33,7 +33,7 @@ impl Fate {
             Self::InFlight => {}
             Self::Expired => {
                 ledger.expired += 1;
-                work.counters.expired.increment(1);
+                work.counters.dropped(DropReason::Expired, 1);
             }
             Self::Dropped(reason) => {
                 ledger.drop_taken(reason, 1);
@@ -93,8 +93,9 @@ impl Session {
         if is_kept {
             source.keep(|| offer.to_item());
         }
-        let in_memory = matches!(offer.place, Place::Memory | Place::Group(_, _, None));
-        if offer.qos == QoS::ExactlyOnce && self.is_durable() && !in_memory {
+        // Also where no log holds the message: a restart must not give its packet ID to another, which the client, who holds it,
+        // would throw away. [MQTT5-4.3.3-10]
+        if offer.qos == QoS::ExactlyOnce && self.is_durable() {
             self.reserve(offer, source, work);
             return Fate::InFlight;
         }
@@ -141,10 +142,10 @@ impl Session {
         }
     }
 
-    /// A crash took the newest second of the cursor, so a message of before it may have been sent. [MQTT5-3.3.1-1]
+    /// [MQTT5-3.3.1-1]
     fn may_have_been_sent(&self, offer: &Offer<'_>) -> bool {
         offer.qos != QoS::AtMostOnce
-            && matches!(offer.place, Place::Log(position) if position.commit <= self.sent_until)
+            && matches!(offer.place, Place::Log(position) if self.bound.may_have_been_sent(position.commit))
     }
 
     fn send_publish<W: Wire>(

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fellbeck_core::{ClockQuality, CommitNumber, LogPosition, QoS};
+use fellbeck_core::{ClockQuality, CommitNumber, DropReason, LogPosition, QoS};
 use fellbeck_store::commit::{Space, Stored};
 
 use super::expiry::Timer;
@@ -18,6 +18,7 @@ use super::persist::{
 };
 use super::reader::Reader;
 use super::retained::Snapshot;
+use super::sent_bound::SentBound;
 use super::state::{Kind, Session, SessionKey};
 use super::versions::SubscriptionVersion;
 use super::work::ReaderKey;
@@ -44,6 +45,7 @@ struct Parts {
     ended: Vec<(u32, CommitNumber)>,
     received: Vec<u16>,
     resends: Vec<(u16, u64)>,
+    bound: Option<CommitNumber>,
     keys: Vec<bytes::Bytes>,
 }
 
@@ -73,7 +75,7 @@ impl Shelf {
         let key = persist::parse_key(&stored.key).ok_or(DecodeError::Damaged)?;
         let client = match key {
             StoredKey::Mark => {
-                self.mark = persist::decode_mark(&stored.value)?.min(newest);
+                self.mark = persist::decode_commit(&stored.value)?.min(newest);
                 return Ok(());
             }
             StoredKey::Group(share, filter) => {
@@ -89,12 +91,14 @@ impl Shelf {
             | StoredKey::Subscription(client, _)
             | StoredKey::Ended(client, _)
             | StoredKey::Received(client, _)
-            | StoredKey::Resends(client) => client,
+            | StoredKey::Resends(client)
+            | StoredKey::Bound(client) => client,
         };
         let mut session = None;
         let mut cursor = None;
         let mut subscription = None;
         let mut resends = Vec::new();
+        let mut bound = None;
         match key {
             StoredKey::Session(_) => session = Some(StoredSession::decode(&stored.value)?),
             StoredKey::Cursor(_) => cursor = Some(decode_cursor(&stored.value, newest)?),
@@ -102,6 +106,7 @@ impl Shelf {
                 subscription = Some(persist::decode_subscription(&stored.value, slot, stored.commit)?);
             }
             StoredKey::Resends(_) => resends = persist::decode_resends(&stored.value)?,
+            StoredKey::Bound(_) => bound = Some(persist::decode_commit(&stored.value)?),
             _ => persist::decode_empty(&stored.value)?,
         }
         let parts = self.clients.entry(client.to_owned()).or_default();
@@ -110,6 +115,7 @@ impl Shelf {
         parts.cursor = cursor.or(parts.cursor.take());
         parts.subscriptions.extend(subscription);
         parts.resends.extend(resends);
+        parts.bound = bound.or(parts.bound);
         match key {
             StoredKey::Received(_, packet_id) => parts.received.push(packet_id),
             StoredKey::Ended(_, slot) => parts.ended.push((slot, stored.commit)),
@@ -224,8 +230,8 @@ impl Core {
         session.expiry_secs = stored.expiry_secs.min(self.config.limits.session_expiry_max_secs);
         // One that was connected is away since the restart, as far as anybody knows.
         session.left = Some(stored.left.unwrap_or((now.wall, now.clock)));
+        session.bound = SentBound::restored(parts.bound, stored.left.is_none(), self.fanned);
         if stored.left.is_none() {
-            session.sent_until = self.fanned;
             self.unmarked.push_back(key);
         }
         // The stored cursor may say that it follows the level mark, which must not move over what this session has not read.
@@ -340,6 +346,11 @@ impl Core {
         }
         session.reader.ledger = cursor.ledger;
         session.reader.unread = cursor.unread;
+        // What no log holds was in flight and is gone with the process.
+        let kept = session.in_flight.of_its_own() as u64;
+        let lost = session.reader.ledger.in_flight().saturating_sub(kept);
+        session.reader.ledger.drop_taken(DropReason::NotLogged, lost);
+        self.work.counters.dropped(DropReason::NotLogged, lost);
     }
 }
 

@@ -53,6 +53,10 @@ pub(super) enum Awaited {
         session: SessionKey,
         packet_id: u16,
     },
+    /// The bound of what may be sent is durable.
+    Bound {
+        session: SessionKey,
+    },
     /// What was published before these snapshots began is in the store.
     Snapshots {
         session: SessionKey,

@@ -31,6 +31,7 @@ const RECEIVED: u8 = b'Q';
 const GROUP: u8 = b'G';
 const MARK: u8 = b'L';
 const RESENDS: u8 = b'D';
+const BOUND: u8 = b'B';
 
 /// Bytes that are not a value of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub(super) enum StoredKey<'a> {
     Received(&'a str, u16),
     Group(&'a str, &'a str),
     Resends(&'a str),
+    Bound(&'a str),
     Mark,
 }
 
@@ -64,6 +66,7 @@ pub(super) fn parse_key(key: &[u8]) -> Option<StoredKey<'_>> {
         SESSION => StoredKey::Session(text(rest)?),
         CURSOR => StoredKey::Cursor(text(rest)?),
         RESENDS => StoredKey::Resends(text(rest)?),
+        BOUND => StoredKey::Bound(text(rest)?),
         SUBSCRIPTION | ENDED => {
             let (end, tail) = named(rest)?;
             let (client, slot) = (text(&rest[..end])?, u32::from_be_bytes(rest[tail..].try_into().ok()?));
@@ -104,6 +107,10 @@ pub(super) fn cursor_key(client_id: &str) -> Bytes {
     key(CURSOR, &[client_id.as_bytes()])
 }
 
+pub(super) fn bound_key(client_id: &str) -> Bytes {
+    key(BOUND, &[client_id.as_bytes()])
+}
+
 pub(super) fn subscription_key(client_id: &str, slot: u32) -> Bytes {
     key(SUBSCRIPTION, &[client_id.as_bytes(), &slot.to_be_bytes()])
 }
@@ -129,13 +136,18 @@ pub(super) fn resends_key(client_id: &str) -> Bytes {
 }
 
 /// Key and value of the level mark.
-pub(super) fn mark(commit: CommitNumber) -> (Bytes, Bytes) {
-    let mut out = vec![VERSION];
-    put_u64(&mut out, commit.0);
-    (key(MARK, &[]), out.into())
+pub(super) fn mark(mark: CommitNumber) -> (Bytes, Bytes) {
+    (key(MARK, &[]), commit(mark))
 }
 
-pub(super) fn decode_mark(value: &[u8]) -> Result<CommitNumber, DecodeError> {
+/// A value that is a commit: the level mark, or the bound of what a session may have been sent.
+pub(super) fn commit(commit: CommitNumber) -> Bytes {
+    let mut out = vec![VERSION];
+    put_u64(&mut out, commit.0);
+    out.into()
+}
+
+pub(super) fn decode_commit(value: &[u8]) -> Result<CommitNumber, DecodeError> {
     let mut input = versioned(value)?;
     let mark = take_u64(&mut input).map(CommitNumber);
     mark.filter(|_| input.is_empty()).ok_or(DecodeError::Damaged)

@@ -1,6 +1,7 @@
 //! Tests of the session core: a world of one core, a model of the store and recorded connections, without sockets or clocks.
 
 mod connect;
+mod crash;
 mod deliver;
 mod expire;
 mod harness;
