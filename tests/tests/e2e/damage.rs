@@ -131,72 +131,80 @@ fn a_damaged_edge_starts_serves_and_names_exactly_what_it_lost() {
     assert_eq!(gaps(&world.cloud)["edges"], before);
 }
 
-#[test]
-fn a_store_at_rest_is_examined_shown_exported_and_imported_exactly() {
+/// An edge at rest that holds [`MESSAGES`] in its lane.
+fn at_rest() -> World {
     let mut world = World::start();
     world.link.aim(None);
     let plan = DevicePlan::burst("shown", Version::V5, 1, MESSAGES);
     let book = Device::start(plan, world.edge.mqtt()).finish();
     assert_eq!(book.acked_count(), MESSAGES);
-    world
-        .edge
-        .command(&["doctor"])
-        .assert_refused(&["in use by another process"]);
+    let doctor = world.edge.command(&["doctor"]);
+    doctor.assert_refused(&["in use by another process"]);
     assert_eq!(world.edge.terminate(wait::SOON).code(), Some(0));
+    world
+}
 
+fn peek(node: &Node, args: &[&str]) -> Vec<serde_json::Value> {
+    let shown = node.command(&[&["peek", "--json"], args].concat());
+    let lines = shown.assert_ok().out.lines();
+    lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn a_store_at_rest_is_examined_and_shown() {
+    let world = at_rest();
     let doctor = world.edge.command(&["doctor", "--json"]);
     doctor.assert_ok();
     let found: serde_json::Value = serde_json::from_str(doctor.out.trim()).expect("JSON");
     assert_eq!((&found["sound"], &found["missing"]), (&true.into(), &0.into()));
-    let peek = |node: &Node, args: &[&str]| -> Vec<serde_json::Value> {
-        let shown = node.command(&[&["peek", "--json"], args].concat());
-        let lines = shown.assert_ok().out.lines();
-        lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
-    };
     let all = peek(&world.edge, &["--lane", "default", "--topic", "site/#"]);
     assert_eq!(all.len(), MESSAGES);
-    assert!(
-        all.iter()
-            .enumerate()
-            .all(|(at, record)| record["seq"] == at as u64 + 1)
-    );
+    let mut numbered = all.iter().enumerate();
+    assert!(numbered.all(|(at, record)| record["seq"] == at as u64 + 1));
     assert_eq!(peek(&world.edge, &["--first", "10", "--limit", "3"]), all[9..12]);
     let since = all[20]["accepted_at_ms"].to_string();
     let late = peek(&world.edge, &["--since", &since]);
-    assert!(
-        !late.is_empty()
-            && late
-                .iter()
-                .all(|record| record["accepted_at_ms"].as_u64() >= since.parse().ok())
-    );
-    assert_eq!(
-        peek(&world.edge, &["--topic", "other/#"]),
-        Vec::<serde_json::Value>::new()
-    );
+    assert!(!late.is_empty());
+    let mut late = late.iter();
+    assert!(late.all(|record| record["accepted_at_ms"].as_u64() >= since.parse().ok()));
+    let other = peek(&world.edge, &["--topic", "other/#"]);
+    assert_eq!(other, Vec::<serde_json::Value>::new());
 
+    // Damaged: said with exit code 7, mended on demand, and sound then.
+    for file in ["store/db/version", "store/db/keyspaces/1/current"] {
+        std::fs::write(world.edge.data_dir().join(file), "broken").expect("the file can be written");
+    }
+    assert_eq!(world.edge.command(&["doctor"]).code, Some(7));
+    world.edge.command(&["doctor", "--repair"]).assert_ok();
+    assert_eq!(peek(&world.edge, &[]).len(), MESSAGES);
+}
+
+#[test]
+fn a_range_is_exported_and_imported_exactly() {
+    let world = at_rest();
+    let all = peek(&world.edge, &[]);
     let file = world.site.path("records.export");
     let path = file.to_str().expect("a path of text");
-    world
-        .edge
-        .command(&["export", path, "--first", "11", "--last", "60"])
-        .assert_ok();
+    let export = world.edge.command(&["export", path, "--first", "11", "--last", "60"]);
+    export.assert_ok();
     let mut other = Node::new(fellbeck_tests::Kind::Edge, &world.site.path("other"));
     other.start();
     assert_eq!(other.terminate(wait::SOON).code(), Some(0));
+    let fields = [
+        "topic",
+        "device",
+        "qos",
+        "retain",
+        "accepted_at_ms",
+        "expiry_secs",
+        "payload",
+    ];
     for _ in 0..2 {
         other.command(&["import", path]).assert_ok();
         let there = peek(&other, &[]);
         assert_eq!(there.len(), 50, "each once");
         for (mine, theirs) in all[10..60].iter().zip(&there) {
-            for field in [
-                "topic",
-                "device",
-                "qos",
-                "retain",
-                "accepted_at_ms",
-                "expiry_secs",
-                "payload",
-            ] {
+            for field in fields {
                 assert_eq!(mine[field], theirs[field], "{field}");
             }
         }
@@ -208,13 +216,4 @@ fn a_store_at_rest_is_examined_shown_exported_and_imported_exactly() {
     bytes.truncate(bytes.len() - 5);
     std::fs::write(&file, bytes).expect("the file can be written");
     other.command(&["import", path]).assert_refused(&["cut short"]);
-
-    // Damaged: said with exit code 7, mended on demand, and sound then.
-    let version = world.edge.data_dir().join("store/db/version");
-    std::fs::write(version, "broken").expect("the file can be written");
-    let store = world.edge.data_dir().join("store/db/keyspaces/1/current");
-    std::fs::write(store, "broken").expect("the file can be written");
-    assert_eq!(world.edge.command(&["doctor"]).code, Some(7));
-    world.edge.command(&["doctor", "--repair"]).assert_ok();
-    assert_eq!(peek(&world.edge, &[]).len(), MESSAGES);
 }

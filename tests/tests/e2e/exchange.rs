@@ -13,7 +13,7 @@ const EXCHANGES: usize = 52;
 
 /// Ends the connection at this place: kill -9 of the node, or a reset of the socket.
 fn break_off(node: &mut Node, device: Raw, round: usize) {
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         node.kill();
         drop(device);
         node.start();
