@@ -18,6 +18,8 @@ use super::mark::{LaneKey, duplicates_key, take_duplicates_key};
 use super::window::{Change, Window, WindowLimits};
 
 const KIND_IDS: u8 = b'i';
+/// What else lies in the same space: the runs of this node, and the books. No key of ours begins so, since names hold no slash.
+const OTHERS: [&[u8]; 2] = [b"downlink/", b"ledger/"];
 const VERSION: u8 = 1;
 
 /// The index cannot be read.
@@ -82,7 +84,11 @@ impl DeviceIds {
     pub(crate) fn load(store: &Store, scheme: Scheme, limits: WindowLimits) -> Result<Self, IndexError> {
         let index = Self::new(scheme, limits);
         let mut state = index.lock();
+        let others = |key: &[u8]| OTHERS.iter().any(|prefix| key.starts_with(prefix));
         for stored in store.load(Space::Node)? {
+            if others(&stored.key) {
+                continue;
+            }
             let bad = || IndexError::Entry(stored.key.to_vec());
             state.load(&stored).ok_or_else(bad)?;
         }

@@ -2,7 +2,7 @@
 
 use fellbeck_core::properties::{Property, put};
 use fellbeck_core::{ClockQuality, Properties, QoS, Record, Run, WallTime};
-use fellbeck_store::{Commit, Store, StoreConfig, open};
+use fellbeck_store::{Commit, Put, Store, StoreConfig, open};
 
 use super::device_id::{Scheme, Scope};
 use super::index::{DeviceIds, Intake, Verdict};
@@ -123,5 +123,30 @@ fn hostile_identifiers_cost_a_bounded_window() {
     }
     let entries = store.load(fellbeck_store::Space::Node).unwrap();
     assert!(entries.len() <= 4, "{} entries of 4,500 identifiers", entries.len());
+    store.close();
+}
+
+/// The list of this node's runs is written before the index is read, and the books lie beside it.
+#[test]
+fn the_entries_of_others_in_the_same_space_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), StoreConfig::cloud(vec!["stream/default/0".into()])).unwrap();
+    let put = |key: &'static [u8]| Put {
+        space: fellbeck_store::Space::Node,
+        key: key.into(),
+        value: vec![1, 2, 3].into(),
+    };
+    let others = Commit {
+        puts: vec![put(b"downlink/openings"), put(b"ledger/edge/x/lane/y")],
+        ..Commit::default()
+    };
+    let (submitter, mut answers) = store.submitter(1);
+    submitter.submit(others).unwrap();
+    answers.blocking_recv().expect("it is durable");
+    let ids = DeviceIds::load(&store, scheme(), LIMITS).unwrap();
+    assert_eq!(commit(&store, &ids, &["a"], 0), ["a"]);
+    store.close();
+    let (store, ids) = reopen(dir.path());
+    assert_eq!(commit(&store, &ids, &["a", "b"], 1), ["b"]);
     store.close();
 }
