@@ -5,6 +5,7 @@
 //! committed corpora with the stable compiler. Where a checksum stands before a decoder, the body also mends it, so that a mutation
 //! reaches what lies behind. How to run them, and what becomes of a finding, is in `docs/fuzzing.md`.
 
+mod auth;
 mod batch;
 mod block;
 mod chain;
@@ -26,7 +27,7 @@ pub use node::{NEWEST, Node};
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target by its name: that of its file in `tests/fuzz/fuzz_targets` and of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 18] = [
+pub const TARGETS: [(&str, Body); 19] = [
     ("incarnation_chain", chain::incarnation_chain),
     ("kafka_batch", kafka::kafka_batch),
     ("link_control_frame", frames::link_control_frame),
@@ -34,6 +35,7 @@ pub const TARGETS: [(&str, Body); 18] = [
     ("link_frame_decoder", frames::link_frame_decoder),
     ("link_lane_frame", frames::link_lane_frame),
     ("link_receiver", receiver::link_receiver),
+    ("mqtt_auth", auth::mqtt_auth),
     ("mqtt_connect", mqtt::mqtt_connect),
     ("mqtt_control", mqtt::mqtt_control),
     ("mqtt_publish", mqtt::mqtt_publish),

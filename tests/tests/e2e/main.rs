@@ -10,6 +10,7 @@ mod demo;
 mod device_ids;
 mod downlink;
 mod exchange;
+mod expiry;
 mod flow;
 mod harness;
 mod heartbeat;

@@ -16,6 +16,7 @@ mod expiry;
 mod flow;
 mod framing;
 mod inbound;
+mod limits;
 mod order;
 mod packet_size;
 mod pair;

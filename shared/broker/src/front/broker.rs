@@ -54,7 +54,7 @@ pub(super) struct Broker {
     /// The node drains: no PUBLISH is taken any more, so that none is acknowledged and then not delivered.
     pub(super) takes_none: Cell<bool>,
     /// Sockets that have not sent a whole CONNECT. Bounded by `connections_max`.
-    arrivals: RefCell<Vec<Rc<Arrival>>>,
+    pub(super) arrivals: RefCell<Vec<Rc<Arrival>>>,
     /// Accepted by the core, on their way through the handshake of ntex-mqtt.
     pub(super) admitted: RefCell<HashMap<ConnId, Admitted>>,
     /// Sockets that are gone, in order; the core hears of them in the next turn.
@@ -250,24 +250,6 @@ impl Broker {
         ConnId(id)
     }
 
-    /// A socket that has said nothing yet.
-    pub(super) fn expect_arrival(self: &Rc<Self>) -> Rc<Arrival> {
-        let broker = Rc::downgrade(self);
-        let grown = move || {
-            if let Some(broker) = broker.upgrade() {
-                broker.enforce_budget();
-            }
-        };
-        let arrival = Rc::new(Arrival::new(&self.assembly, self.now().tick, grown));
-        self.arrivals.borrow_mut().push(arrival.clone());
-        arrival
-    }
-
-    /// It is a connection now, or gone.
-    pub(super) fn forget_arrival(&self, arrival: &Rc<Arrival>) {
-        self.arrivals.borrow_mut().retain(|other| !Rc::ptr_eq(other, arrival));
-    }
-
     pub(super) fn has_too_many_levels(&self, topic: &str) -> bool {
         let max = self.config.topic_levels_max;
         // A topic has at most one level more than bytes, so that mostly nothing is counted.
@@ -393,53 +375,6 @@ impl Broker {
             Level::Normal => Pressure::Normal,
             Level::High => Pressure::High,
             Level::Full => Pressure::Full,
-        }
-    }
-
-    /// Bytes of a connection were looked at. `same`: the packet that is not whole was begun before.
-    pub(super) fn watch_packet(&self, connection: &Connection, same: bool) {
-        if connection.frames.borrow().is_partial() {
-            if !same {
-                connection.packet_since.set(self.now().tick);
-            }
-            self.enforce_budget();
-        }
-    }
-
-    /// Ends connections, and sockets that are not one yet, until their unfinished and held packets fit: first the one that has
-    /// used most of the budget, by bytes and time. So whoever holds on to room makes way for whoever just needs some.
-    fn enforce_budget(&self) {
-        while self.assembly.is_exceeded() {
-            let now = self.now().tick;
-            let use_of = |since: Tick, bytes: usize| (now.since(since).as_millis() + 1) * bytes as u128;
-            let connections = self.connections();
-            let connection = connections
-                .iter()
-                .map(|one| (use_of(one.packet_since.get(), one.charged()), one))
-                .max_by_key(|(used, _)| *used);
-            let arrivals = self.arrivals.borrow();
-            let arrival = arrivals
-                .iter()
-                .map(|one| (use_of(one.since, one.charged()), one))
-                .max_by_key(|(used, _)| *used);
-            let by_arrival = arrival.as_ref().map_or(0, |(used, _)| *used);
-            match (connection, arrival) {
-                (Some((used, most)), _) if used > by_arrival => {
-                    counters::packet_given_up("budget");
-                    self.fail(
-                        most,
-                        Fault {
-                            reason: 0x97,
-                            text: "too many large packets at once",
-                        },
-                    );
-                }
-                (_, Some((used, most))) if used > 0 => {
-                    counters::packet_given_up("budget");
-                    most.give_up();
-                }
-                _ => return,
-            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::counters;
 use super::encode;
 use super::exchange::Authentication;
 use super::frames::{Assembly, Charge, Fault, Frames};
-use super::linger::{WriteHalf, linger_and_close};
+use super::linger::{Told, WriteHalf, linger_and_close};
 use super::traffic::Traffic;
 use crate::session::Pressure;
 use crate::wire::{ConnId, Delivery, PublishIn, Version};
@@ -223,8 +223,8 @@ impl Connection {
             let early = self.early.take();
             self.put(&early, &[]);
         } else if let Some(why) = self.end_at_open.take() {
-            self.say_goodbye(why);
-            self.close(why);
+            let told = self.say_goodbye(why);
+            self.close(why, told);
         }
     }
 
@@ -240,24 +240,21 @@ impl Connection {
             self.end_at_open.set(Some(why));
             return;
         }
-        if before == Phase::Open {
-            self.say_goodbye(why);
-        }
-        self.close(why);
+        let told = if before == Phase::Open {
+            self.say_goodbye(why)
+        } else {
+            Told::Nothing
+        };
+        self.close(why, told);
     }
 
     /// Closes the socket: at once when the client wanted it, else when the client had a moment to read why.
-    fn close(&self, why: Fault) {
+    fn close(&self, why: Fault, told: Told) {
         if why.reason == 0 {
             self.io.close();
         } else {
-            let patient = why.reason != SHUTTING_DOWN;
-            spawn(linger_and_close(
-                self.io.clone(),
-                self.half,
-                self.thrown.clone(),
-                patient,
-            ));
+            let told = if why.reason == SHUTTING_DOWN { Told::Hurry } else { told };
+            spawn(linger_and_close(self.io.clone(), self.half, self.thrown.clone(), told));
         }
         self.io.notify_dispatcher();
     }
@@ -290,13 +287,15 @@ impl Connection {
         fits
     }
 
-    fn say_goodbye(&self, why: Fault) {
-        if self.client.version == Version::V5 && why.reason != 0 {
-            let mut out = Vec::with_capacity(64);
-            encode::put_disconnect(&mut out, why.reason, why.text, self.client.packet_max);
-            self.traffic.send(out.len());
-            drop(self.io.encode_slice(&out));
+    fn say_goodbye(&self, why: Fault) -> Told {
+        if self.client.version != Version::V5 || why.reason == 0 {
+            return Told::Nothing;
         }
+        let mut out = Vec::with_capacity(64);
+        encode::put_disconnect(&mut out, why.reason, why.text, self.client.packet_max);
+        self.traffic.send(out.len());
+        drop(self.io.encode_slice(&out));
+        if out.is_empty() { Told::Nothing } else { Told::Why }
     }
 
     pub(super) fn is_backlogged(&self) -> bool {

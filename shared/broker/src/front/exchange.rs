@@ -1,7 +1,6 @@
 //! Enhanced authentication of MQTT 5 on the wire: AUTH packets before CONNACK, and re-authentication afterwards.
 //!
-//! In: AUTH packets of the client. Out: AUTH packets, and the end of the exchange, as the [`Authenticator`](super::auth::Authenticator)
-//! decides. Before CONNACK a client may send AUTH and DISCONNECT, nothing else ([MQTT5-3.1.2-30]). An exchange that is not done within
+//! In: AUTH packets of the client. Out: AUTH packets, and the end of the exchange, as the [`Dialogue`] says. Before CONNACK a client may send AUTH and DISCONNECT, nothing else ([MQTT5-3.1.2-30]). An exchange that is not done within
 //! `first_packet_timeout` ends its connection.
 
 use std::cell::{Cell, RefCell};
@@ -16,28 +15,11 @@ use ntex_mqtt::v5::codec::Auth;
 
 use super::arrival::Arrival;
 use super::attached::Attached;
-use super::auth::{Exchange, Step};
 use super::broker::Broker;
 use super::connect::Wishes;
-use super::encode;
+use super::dialogue::{AuthIn, CONTINUE, Dialogue, NO_METHOD, Next, SUCCESS, Said, read};
 use super::frames::{Fault, Head, head};
-use super::property_block::{self, Place};
-use super::shape;
 use crate::wire::Version;
-
-const SUCCESS: u8 = 0x00;
-const CONTINUE: u8 = 0x18;
-const AGAIN: u8 = 0x19;
-const AUTH: u8 = 15;
-const DISCONNECT: u8 = 14;
-
-const NO_METHOD: Fault = Fault::protocol("AUTH without an authentication method"); // [MQTT5-4.12.0-7]
-const OTHER_METHOD: Fault = Fault::protocol("AUTH with another authentication method"); // [MQTT5-4.12.0-5] [MQTT5-4.12.1-1]
-const OUT_OF_TURN: Fault = Fault::protocol("AUTH out of turn");
-const TOO_LARGE: Fault = Fault {
-    reason: 0x95,
-    text: "AUTH exceeds the maximum packet size of the client",
-};
 
 /// Why an exchange before CONNACK did not succeed.
 #[derive(Debug)]
@@ -54,15 +36,6 @@ impl From<Fault> for Failed {
     }
 }
 
-/// What the hook says when it refuses.
-fn refused(reason: u8) -> Fault {
-    let text = match reason {
-        0x8C => "bad authentication method",
-        _ => "authentication failed",
-    };
-    Fault { reason, text }
-}
-
 /// Runs the method of a CONNECT to its end. Returns the last data, which CONNACK carries.
 pub(super) async fn run(
     broker: &Broker,
@@ -71,47 +44,30 @@ pub(super) async fn run(
     client_id: &str,
     wishes: &Wishes,
 ) -> Result<Vec<u8>, Failed> {
-    let method = wishes.auth_method.as_deref().unwrap_or_default();
-    let begun = broker.config.authenticator.begin(client_id, method);
-    let mut exchange = begun.ok_or(refused(0x8C))?; // [MQTT5-4.12.0-1]
+    let mut dialogue = Dialogue::new(client_id, wishes.auth_method.as_deref().unwrap_or_default());
     let codec = AuthCodec { broker, arrival };
-    let mut data = wishes.auth_data.clone();
+    let mut next = dialogue.begin(&*broker.config.authenticator, wishes.auth_data.as_deref())?;
     loop {
-        let answer = match exchange.step(data.as_deref()) {
-            Step::Done(last) => return Ok(last),
-            Step::Refuse(reason) => return Err(refused(reason).into()), // [MQTT5-4.12.0-4]
-            Step::Continue(answer) => answer,
+        let answer = match next {
+            Next::Done(last) => return Ok(last),
+            Next::Continue(answer) => answer,
         };
-        let mut out = Vec::new();
-        // [MQTT5-4.12.0-2]
-        encode::put_auth(&mut out, CONTINUE, method, &answer);
-        if out.len() > wishes.packet_max.unwrap_or(u32::MAX) as usize {
-            return Err(TOO_LARGE.into());
-        }
+        let out = dialogue.packet(CONTINUE, &answer, wishes.packet_max.unwrap_or(u32::MAX))?;
         broker.traffic.send(out.len());
         io.encode_slice(&out).map_err(|_| Failed::Gone)?;
         let said = match io.recv(&codec).await {
             Ok(Some(said)) => said?,
             Ok(None) | Err(_) => return Err(Failed::Gone),
         };
-        data = match said {
+        next = match said {
             Said::Left => return Err(Failed::Gone),
-            Said::Auth { reason, .. } if reason != CONTINUE => return Err(OUT_OF_TURN.into()), // [MQTT5-4.12.0-3]
-            Said::Auth { method: theirs, .. } if theirs.as_deref() != Some(method) => return Err(OTHER_METHOD.into()),
-            Said::Auth { data, .. } => data,
+            Said::Auth { reason, method, data } => dialogue.take(AuthIn {
+                reason,
+                method: method.as_deref(),
+                data: data.as_deref(),
+            })?,
         };
     }
-}
-
-/// A packet between CONNECT and CONNACK.
-#[derive(Debug)]
-enum Said {
-    Auth {
-        reason: u8,
-        method: Option<String>,
-        data: Option<Vec<u8>>,
-    },
-    Left,
 }
 
 struct AuthCodec<'a> {
@@ -139,45 +95,20 @@ impl Decoder for AuthCodec<'_> {
     }
 }
 
-fn read(first: u8, body: &[u8]) -> Result<Said, Fault> {
-    if first >> 4 == 3 {
-        return Err(Fault::protocol("PUBLISH before CONNACK"));
-    }
-    shape::check(Version::V5, first, body)?;
-    match first >> 4 {
-        DISCONNECT => Ok(Said::Left),
-        AUTH => {
-            let (mut method, mut data) = (None, None);
-            let (&reason, block) = body.split_first().unwrap_or((&SUCCESS, &[]));
-            if !block.is_empty() {
-                property_block::walk(Place::Auth, block, |span| match span.id {
-                    0x15 => method = Some(span.text().to_owned()),
-                    0x16 => data = Some(span.bytes().to_vec()),
-                    _ => {}
-                })?;
-            }
-            Ok(Said::Auth { reason, method, data })
-        }
-        _ => Err(Fault::protocol("packet other than AUTH before CONNACK")),
-    }
-}
-
 /// What a connection keeps of its authentication.
 #[derive(Default)]
 pub(super) struct Authentication {
-    /// Method of the CONNECT.
-    method: Option<String>,
-    client_id: String,
-    /// A re-authentication that is under way, and since when.
-    exchange: RefCell<Option<Box<dyn Exchange>>>,
+    /// With the method of the CONNECT.
+    dialogue: Option<RefCell<Dialogue>>,
+    /// When the re-authentication began that is under way.
     since: Cell<Option<Tick>>,
 }
 
 impl Authentication {
     pub(super) fn new(client_id: &str, method: Option<String>) -> Self {
+        let dialogue = method.map(|method| RefCell::new(Dialogue::new(client_id, &method)));
         Self {
-            client_id: client_id.to_owned(),
-            method,
+            dialogue,
             ..Self::default()
         }
     }
@@ -198,36 +129,27 @@ impl Attached {
 
     fn reauthenticate(&self, auth: &Auth) -> Result<(), Fault> {
         let own = &self.connection().authentication;
-        let method = own.method.as_deref().ok_or(NO_METHOD)?;
-        if auth.auth_method.as_deref() != Some(method) {
-            return Err(OTHER_METHOD);
-        }
-        let running = own.exchange.take();
-        let mut exchange = match (u8::from(auth.reason_code), running) {
-            (AGAIN, None) => {
-                let begun = self.broker().config.authenticator.begin(&own.client_id, method);
-                own.since.set(Some(self.broker().now().tick));
-                begun.ok_or(refused(0x8C))?
-            }
-            (CONTINUE, Some(running)) => running,
-            _ => return Err(OUT_OF_TURN),
+        let dialogue = own.dialogue.as_ref().ok_or(NO_METHOD)?;
+        let mut dialogue = dialogue.borrow_mut();
+        let begins = !dialogue.is_running();
+        let auth = AuthIn {
+            reason: u8::from(auth.reason_code),
+            method: auth.auth_method.as_deref(),
+            data: auth.auth_data.as_deref(),
         };
-        let (reason, data) = match exchange.step(auth.auth_data.as_deref()) {
-            Step::Refuse(reason) => return Err(refused(reason)),
-            Step::Continue(data) => {
-                own.exchange.replace(Some(exchange));
-                (CONTINUE, data)
-            }
-            Step::Done(data) => {
+        let (reason, data) = match dialogue.take_again(&*self.broker().config.authenticator, auth)? {
+            Next::Done(data) => {
                 own.since.set(None);
                 (SUCCESS, data)
             }
+            Next::Continue(data) => {
+                if begins {
+                    own.since.set(Some(self.broker().now().tick));
+                }
+                (CONTINUE, data)
+            }
         };
-        let mut out = Vec::new();
-        encode::put_auth(&mut out, reason, method, &data);
-        if out.len() > self.connection().client.packet_max as usize {
-            return Err(TOO_LARGE);
-        }
+        let out = dialogue.packet(reason, &data, self.connection().client.packet_max)?;
         self.connection().write(&out, &[]);
         Ok(())
     }

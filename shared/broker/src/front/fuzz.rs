@@ -1,6 +1,9 @@
-//! The decoders of what clients send, from the WebSocket upgrade to PUBLISH, as fuzz bodies see them. Not for anybody else.
+//! The decoders of what clients send, from the WebSocket upgrade to PUBLISH, and the dialogue of AUTH, as fuzz bodies see them. Not for anybody else.
 
+use super::auth::Authenticator;
 use super::connect::{self, Dialect};
+use super::dialogue::{AuthIn, CONTINUE, Dialogue, NO_METHOD, Next, SUCCESS, Said, read};
+use super::frames::{Fault, Head, head};
 use super::{preface, publish, shape, transport};
 use crate::wire::{PublishIn, Version, Will};
 
@@ -62,6 +65,83 @@ pub fn publish<R>(
 /// Checks any other control packet.
 pub fn control(version: Version, first: u8, body: &[u8]) -> Result<(), u8> {
     shape::check(version, first, body).map_err(|fault| fault.reason)
+}
+
+/// What became of a CONNECT with a method, or of an AUTH.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authenticated {
+    /// The client is sent this packet.
+    Sent(Vec<u8>),
+    /// The CONNECT is accepted, with this data in CONNACK.
+    Accepted(Vec<u8>),
+    /// The connection ends for this reason.
+    Ended(u8),
+    /// The client has left before CONNACK.
+    Left,
+}
+
+/// Plays the dialogue of a client that takes packets up to `packet_max`: CONNECT with `method` and `data`, then the packets in `bytes`.
+/// After CONNACK all packets but AUTH are passed over.
+pub fn authenticate(
+    authenticator: &dyn Authenticator,
+    (method, data): (Option<&str>, Option<&[u8]>),
+    packet_max: u32,
+    mut bytes: &[u8],
+) -> Vec<Authenticated> {
+    let mut dialogue = method.map(|method| Dialogue::new("client", method));
+    let mut is_connected = dialogue.is_none();
+    let mut events = Vec::new();
+    if let Some(dialogue) = &mut dialogue {
+        let begun = dialogue.begin(authenticator, data);
+        events.push(outcome(dialogue, begun, packet_max, &mut is_connected));
+    }
+    while !matches!(events.last(), Some(Authenticated::Ended(_) | Authenticated::Left)) {
+        let (header, whole) = match head(bytes, Version::V5, u32::MAX) {
+            Ok(Head::Known { header, whole }) if whole <= bytes.len() => (header, whole),
+            Ok(_) => return events,
+            Err(fault) => {
+                events.push(Authenticated::Ended(fault.reason));
+                return events;
+            }
+        };
+        let (packet, rest) = bytes.split_at(whole);
+        bytes = rest;
+        if is_connected && packet[0] >> 4 != 15 {
+            continue;
+        }
+        events.push(match (read(packet[0], &packet[header..]), &mut dialogue) {
+            (Err(fault), _) => Authenticated::Ended(fault.reason),
+            (Ok(Said::Left), _) => Authenticated::Left,
+            (Ok(Said::Auth { .. }), None) => Authenticated::Ended(NO_METHOD.reason),
+            (Ok(Said::Auth { reason, method, data }), Some(dialogue)) => {
+                let auth = AuthIn {
+                    reason,
+                    method: method.as_deref(),
+                    data: data.as_deref(),
+                };
+                let taken = if is_connected {
+                    dialogue.take_again(authenticator, auth)
+                } else {
+                    dialogue.take(auth)
+                };
+                outcome(dialogue, taken, packet_max, &mut is_connected)
+            }
+        });
+    }
+    events
+}
+
+fn outcome(dialogue: &Dialogue, next: Result<Next, Fault>, packet_max: u32, is_connected: &mut bool) -> Authenticated {
+    let packet = match next {
+        Err(fault) => Err(fault),
+        Ok(Next::Done(data)) if !*is_connected => {
+            *is_connected = true;
+            return Authenticated::Accepted(data);
+        }
+        Ok(Next::Done(data)) => dialogue.packet(SUCCESS, &data, packet_max),
+        Ok(Next::Continue(data)) => dialogue.packet(CONTINUE, &data, packet_max),
+    };
+    packet.map_or_else(|fault| Authenticated::Ended(fault.reason), Authenticated::Sent)
 }
 
 /// Reads the request that opens a WebSocket. `None`: not whole. Else the bytes that it took and the answer, or the refusal.

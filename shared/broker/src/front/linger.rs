@@ -2,8 +2,9 @@
 //!
 //! A socket that is closed with unread bytes is reset, and the reset overtakes the last packet: the client that was still sending
 //! would never learn why. So the write half is closed first, which the client sees at once, and the rest when the client has
-//! closed too. Bounded in time and bytes. Where a layer lies above TCP the write half cannot be closed alone: there the socket is
-//! closed when nothing has come for a moment.
+//! closed too. Bounded in time and bytes. Where a layer lies above TCP the write half cannot be closed alone: there a client that was
+//! told of the end is waited for as well, since it closes then; one that was not told (3.1.1 has no packet for it) sees nothing but
+//! the close, which comes when nothing was sent for a moment.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -19,12 +20,23 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Time that a client gets to close, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Nothing has come for this long: what is closed as a whole is closed now.
+/// Nothing has come for this long: who waits for the close gets it now.
 const QUIET: Duration = Duration::from_millis(200);
 /// Wait between two looks at whether the last packet has left.
 const MOMENT: Duration = Duration::from_millis(2);
 /// Bytes thrown away, at most.
 const BYTES_MAX: usize = 4 << 20;
+
+/// What the client of a socket that ends was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// That it ends: a packet, a Close or an alert says so. It closes, or the deadline does.
+    Why,
+    /// Nothing. Where it does not see the closed write half either, nobody waits for it.
+    Nothing,
+    /// That the node ends, which waits for no client.
+    Hurry,
+}
 
 /// The write half of a socket, where it can be closed alone.
 #[derive(Debug, Clone, Copy)]
@@ -50,21 +62,16 @@ impl WriteHalf {
     }
 }
 
-/// For a socket without a dispatcher.
+/// For a socket without a dispatcher, whose client was told.
 pub(super) async fn linger(io: &IoBoxed, half: WriteHalf) {
     let deadline = Instant::now() + PATIENCE;
     if !matches!(timeout_at(deadline, io.flush(true)).await, Ok(Ok(()))) {
         return;
     }
-    let is_half = half.close(&io.get_ref());
+    half.close(&io.get_ref());
     let mut thrown = 0;
     while thrown <= BYTES_MAX {
-        let until = if is_half {
-            deadline
-        } else {
-            deadline.min(Instant::now() + QUIET)
-        };
-        match timeout_at(until, io.recv(&Away)).await {
+        match timeout_at(deadline, io.recv(&Away)).await {
             Ok(Ok(Some(bytes))) => thrown += bytes,
             _ => return,
         }
@@ -96,20 +103,24 @@ pub(super) fn throw_away(thrown: &Cell<usize>, from: &mut BytesMut, io: &IoRef) 
     }
 }
 
-/// For a socket whose dispatcher reads on and counts what it throws away. Closes it in the end. Not `patient`: as soon as nothing
-/// comes any more, whatever the client does.
-pub(super) async fn linger_and_close(io: IoRef, half: WriteHalf, thrown: Rc<Cell<usize>>, patient: bool) {
+/// For a socket whose dispatcher reads on and counts what it throws away. Closes it in the end.
+pub(super) async fn linger_and_close(io: IoRef, half: WriteHalf, thrown: Rc<Cell<usize>>, told: Told) {
     // An error of the timer is the bound, which is the end as well.
-    drop(timeout(PATIENCE, read_on(&io, half, &thrown, patient)).await);
+    drop(timeout(PATIENCE, read_on(&io, half, &thrown, told)).await);
     io.close();
     io.notify_dispatcher();
 }
 
-async fn read_on(io: &IoRef, half: WriteHalf, thrown: &Cell<usize>, patient: bool) {
+async fn read_on(io: &IoRef, half: WriteHalf, thrown: &Cell<usize>, told: Told) {
     while io.with_write_buf(|buffer| buffer.len()).is_ok_and(|left| left > 0) {
         sleep(MOMENT).await;
     }
-    let waits_for_client = half.close(io) && patient;
+    let sees_end = half.close(io);
+    let waits_for_client = match told {
+        Told::Why => true,
+        Told::Nothing => sees_end,
+        Told::Hurry => false,
+    };
     loop {
         let before = thrown.get();
         if let Either::Left(()) = select(io.on_disconnect(), std::pin::pin!(sleep(QUIET))).await {

@@ -188,11 +188,27 @@ fn a_cursor_of_version_1() {
         unread: 0,
         ledger: ReaderLedger::default(),
     };
+    let given_up = StoredCursor {
+        level: false,
+        in_flight: vec![
+            entry(7, QoS::ExactlyOnce, Step::Received, StoredSource::GivenUp),
+            entry(8, QoS::ExactlyOnce, Step::Released, StoredSource::GivenUp),
+        ],
+        snapshots: Vec::new(),
+        ..level.clone()
+    };
     check("cursor-full.bin", &full.encode(), &full, all_read, StoredCursor::decode);
     check(
         "cursor-level.bin",
         &level.encode(),
         &level,
+        all_read,
+        StoredCursor::decode,
+    );
+    check(
+        "cursor-given-up.bin",
+        &given_up.encode(),
+        &given_up,
         all_read,
         StoredCursor::decode,
     );

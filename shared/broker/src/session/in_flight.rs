@@ -43,7 +43,7 @@ pub(super) enum Source {
     Retained(Bytes, CommitNumber, u32, Option<Box<Item>>),
     /// No log holds it; kept where the session may resume.
     Memory(Option<Box<Item>>),
-    /// The message is lost and entered as dropped; the entry stays until the client has released its packet ID. Not stored.
+    /// The message is lost and entered as dropped; the entry stays until the client has released its packet ID.
     GivenUp,
 }
 

@@ -237,6 +237,10 @@ impl Session {
                 entry.step = Step::Received;
                 entry.source = Source::GivenUp;
                 let session = self.key;
+                if self.is_durable() {
+                    // PUBREL leaves when it is known for good that the packet ID is not free.
+                    self.store_now(work);
+                }
                 work.wait(conn, Awaited::PubRel { session, packet_id });
                 lost
             }

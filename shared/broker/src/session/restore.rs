@@ -129,7 +129,7 @@ fn decode_cursor(value: &[u8], newest: CommitNumber) -> Result<StoredCursor, Dec
     let cursor = StoredCursor::decode(value)?;
     let positions = cursor.in_flight.iter().filter_map(|entry| match &entry.source {
         StoredSource::Log(position) | StoredSource::Group(_, position) => Some(position),
-        StoredSource::Retained(..) => None,
+        StoredSource::Retained(..) | StoredSource::GivenUp => None,
     });
     check(positions.chain([&cursor.head]), newest)?;
     Ok(cursor)
@@ -299,6 +299,7 @@ impl Core {
             let source = match source {
                 StoredSource::Log(position) => Source::Log(position),
                 StoredSource::Retained(topic, commit, slot) => Source::Retained(topic, commit, slot, None),
+                StoredSource::GivenUp => Source::GivenUp,
                 StoredSource::Group(slot, position) => {
                     let group = session
                         .groups

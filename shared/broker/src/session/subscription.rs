@@ -146,7 +146,9 @@ impl Core {
             return FILTER_INVALID;
         };
         let limits = self.config.limits;
-        let groups_full = parsed.share.is_some() && self.groups.len() >= limits.groups_max;
+        // A further member is no further group.
+        let begins_group = |share| self.groups.find(share, &parsed.filter).is_none();
+        let groups_full = self.groups.len() >= limits.groups_max && parsed.share.as_ref().is_some_and(begins_group);
         let Some(session) = self.sessions.get_mut(subscribed.session) else {
             return UNSPECIFIED;
         };

@@ -113,6 +113,23 @@ fn inbound_topic_aliases_are_resolved_and_bad_ones_refused() {
     unknown.expect_disconnect(0x82);
 }
 
+/// What counts is what is kept: an alias that is given to another topic gives back the bytes of the one that it had.
+#[test]
+fn topics_under_aliases_are_bounded_by_what_is_kept_of_them() {
+    let node = Node::start();
+    let mut client = Client::clean(node.addr(), 5, "long");
+    let mut name = |first: &str, alias: u8| {
+        let topic = format!("{first}/{}", "x".repeat(60_000));
+        client.send(&publish_with(5, 0x02, &topic, 1, &[0x23, 0, alias], b"x"));
+        client.packet().expect("PUBACK or DISCONNECT")[0]
+    };
+    for first in ["a", "b", "b", "c", "d"] {
+        assert_eq!(name(first, 1), 0x40, "{first}");
+    }
+    assert_eq!(name("e", 2), 0x40);
+    assert_eq!(name("f", 3), 0xE0, "128 KiB together");
+}
+
 #[test]
 fn the_retained_message_of_a_topic_is_sent_to_new_subscribers_until_it_is_cleared() {
     let node = Node::start();

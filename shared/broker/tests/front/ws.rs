@@ -362,6 +362,56 @@ fn who_goes_on_sending_can_still_read_why_it_was_refused() {
     node.stop();
 }
 
+/// A client behind a slow link goes on sending after a pause that is longer than any quiet moment.
+#[test]
+fn a_client_that_pauses_and_sends_on_can_still_read_why_it_was_disconnected() {
+    let node = start();
+    let mut web = connected(&node, 5, "slow");
+    web.send_mqtt(&[0xC1, 0]);
+    pause();
+    for _ in 0..10 {
+        let more = web.stream.write_all(&frame(BINARY, &[0; 1000]));
+        assert!(more.is_ok(), "reset while it may still send");
+    }
+    let goodbye = web.packet().expect("DISCONNECT");
+    assert_eq!((goodbye[0], goodbye[2]), (0xE0, 0x81));
+    web.expect_close(1000);
+    // The same for one that is refused at the upgrade.
+    let mut refused = tcp(ws_addr(&node));
+    refused.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    pause();
+    for _ in 0..10 {
+        assert!(
+            refused.write_all(&[b'x'; 1000]).is_ok(),
+            "reset while it may still send"
+        );
+    }
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut refused, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    node.stop();
+}
+
+/// 3.1.1 has no packet that says why: who waits for the close gets it soon.
+#[test]
+fn a_version_3_client_waits_for_the_close_no_longer_than_a_moment() {
+    let node = start();
+    let mut web = connected(&node, 4, "old");
+    let start = Instant::now();
+    web.send_mqtt(&[0xC1, 0]);
+    web.expect_close(1000);
+    assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
+    node.stop();
+}
+
+/// Longer than the quiet after which nobody would be waited for, shorter than the patience.
+fn pause() {
+    let paused = Instant::now();
+    while paused.elapsed() < Duration::from_millis(500) {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_listener_that_nobody_asked_for_may_be_missing() {
     let taken = std::net::TcpListener::bind(LOOPBACK[0]).unwrap();

@@ -17,7 +17,7 @@ use rustls::{Error, ServerConfig, ServerConnection};
 
 use super::fruitless::Fruitless;
 use crate::front::arrival::Arrival;
-use crate::front::linger::{WriteHalf, linger_and_close, throw_away};
+use crate::front::linger::{Told, WriteHalf, linger_and_close, throw_away};
 
 #[derive(Debug)]
 pub(super) struct Tls {
@@ -55,7 +55,7 @@ pub(super) async fn accept<F: Filter>(
         let flushed = io.flush(false).await;
         if let Some(reason) = io.filter().failure.get() {
             // The alert is on its way. Who still sends can read it before the socket goes.
-            linger_and_close(io.get_ref(), WriteHalf::NONE, io.filter().thrown.clone(), true).await;
+            linger_and_close(io.get_ref(), WriteHalf::NONE, io.filter().thrown.clone(), Told::Why).await;
             drop(io.shutdown().await);
             return Err(reason);
         }
@@ -161,7 +161,7 @@ impl FilterLayer for Tls {
                             buf.io().clone(),
                             WriteHalf::NONE,
                             self.thrown.clone(),
-                            true,
+                            Told::Why,
                         ));
                     }
                 }

@@ -16,7 +16,7 @@ use ntex::util::BytesMut;
 use super::frames::{CLOSE_NORMAL, Piece, Reader, Violation, put_head};
 use super::fruitless::Fruitless;
 use crate::front::counters;
-use crate::front::linger::{WriteHalf, linger_and_close, throw_away};
+use crate::front::linger::{Told, WriteHalf, linger_and_close, throw_away};
 
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -102,7 +102,7 @@ impl Ws {
                     buf.io().clone(),
                     WriteHalf::NONE,
                     self.thrown.clone(),
-                    true,
+                    Told::Why,
                 ));
             }
         }

@@ -21,6 +21,8 @@ pub(in crate::session) enum StoredSource {
     Group(u32, LogPosition),
     /// Key, commit of the value, slot of the subscription.
     Retained(Bytes, CommitNumber, u32),
+    /// Nowhere: it is entered as dropped, and its packet ID is being released. QoS 2 only.
+    GivenUp,
 }
 
 /// One in-flight message as stored.
@@ -87,7 +89,8 @@ fn stored_entry(session: &Session, entry: &Entry) -> Option<StoredEntry> {
             StoredSource::Group(*slot, *position)
         }
         Source::Retained(topic, commit, slot, _) => StoredSource::Retained(topic.clone(), *commit, *slot),
-        Source::Memory(_) | Source::GroupMemory { .. } | Source::GivenUp => return None,
+        Source::GivenUp => StoredSource::GivenUp,
+        Source::Memory(_) | Source::GroupMemory { .. } => return None,
     };
     Some(StoredEntry {
         packet_id: entry.packet_id,
@@ -167,6 +170,7 @@ impl StoredEntry {
             StoredSource::Log(_) => 0,
             StoredSource::Group(..) => 1,
             StoredSource::Retained(..) => 2,
+            StoredSource::GivenUp => 3,
         };
         put_u64(out, u64::from(self.packet_id));
         out.push(self.qos as u8 | step << 2 | source << 4);
@@ -181,6 +185,7 @@ impl StoredEntry {
                 put_u64(out, commit.0);
                 put_u64(out, u64::from(*slot));
             }
+            StoredSource::GivenUp => {}
         }
     }
 
@@ -204,6 +209,8 @@ impl StoredEntry {
                     CommitNumber(take_u64(input)?),
                     take_u32(input)?,
                 ),
+                // A packet ID that is to be released, and nothing else.
+                3 if kind & 3 == QoS::ExactlyOnce as u8 && kind >> 2 & 3 != 0 => StoredSource::GivenUp,
                 _ => return None,
             },
         })

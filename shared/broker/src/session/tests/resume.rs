@@ -353,11 +353,20 @@ fn a_packet_id_of_a_message_that_is_given_up_is_released_before_it_is_free() {
     world.cut(reader);
     let (reader, _) = world.join(persistent("reader"));
     assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
+    // The process is killed: the client holds the packet ID all the same.
+    world.crash();
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
     world.pubcomp(reader, id);
     world.settle();
     let ledger = world.status("reader").ledger;
     assert_eq!((ledger.dropped_for(DropReason::Trimmed), ledger.acked), (1, 0));
     assert_eq!(world.status("reader").in_flight, 0);
+    world.pass(Duration::from_secs(2));
+    world.settle();
+    world.crash();
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.take(reader), [], "PUBCOMP has freed it for good");
     world.assert_books_balance("reader");
 }
 

@@ -483,7 +483,6 @@ impl Run {
                 is_retained: *is_retained,
                 is_looked_up: true,
                 is_received: true,
-                is_given_up: true,
             });
         }
         assert!(
@@ -508,7 +507,6 @@ impl Run {
             is_retained,
             is_looked_up: false,
             is_received: false,
-            is_given_up: false,
         });
         let owed = if got.qos == 1 {
             Owed::Ack(packet_id)
