@@ -24,6 +24,10 @@ use fellbeck_core::{Epoch, Position, Run, Seq};
 use crate::limits::EPOCH_MAX;
 use crate::{ByeReason, Hello, LaneHello, LaneIndex, RefuseCode};
 
+/// Epoch of a W that was taken from the edge's own account when its store was adopted: no epoch has this number, so the
+/// sender compares nothing at it.
+pub const NO_EPOCH: Epoch = Epoch(0);
+
 /// W of one lane and run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneMark {
