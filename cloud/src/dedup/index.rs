@@ -18,6 +18,12 @@ use super::mark::{LaneKey, duplicates_key, take_duplicates_key};
 use super::window::{Change, Window, WindowLimits};
 
 const KIND_IDS: u8 = b'i';
+/// What keys of the other entries of the node begin with. None of them is a key of this index: an edge name has at most 64 bytes.
+const OTHERS: [&[u8]; 3] = [b"chain/", b"downlink/", b"ledger/"];
+
+fn is_of_another(key: &[u8]) -> bool {
+    OTHERS.iter().any(|prefix| key.starts_with(prefix))
+}
 const VERSION: u8 = 1;
 
 /// The index cannot be read.
@@ -82,7 +88,8 @@ impl DeviceIds {
     pub(crate) fn load(store: &Store, scheme: Scheme, limits: WindowLimits) -> Result<Self, IndexError> {
         let index = Self::new(scheme, limits);
         let mut state = index.lock();
-        for stored in store.load(Space::Node)? {
+        let stored = store.load(Space::Node)?.into_iter();
+        for stored in stored.filter(|stored| !is_of_another(&stored.key)) {
             let bad = || IndexError::Entry(stored.key.to_vec());
             state.load(&stored).ok_or_else(bad)?;
         }

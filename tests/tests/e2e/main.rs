@@ -10,6 +10,7 @@ mod demo;
 mod device_ids;
 mod downlink;
 mod exchange;
+mod fencing;
 mod flow;
 mod harness;
 mod heartbeat;
