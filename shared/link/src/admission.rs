@@ -42,8 +42,8 @@ pub struct LaneMark {
 /// What the cloud's store says of an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownEdge {
-    /// Instance; from 1. Raised when the operator adopts another store under the name: then without incarnation and
-    /// marks.
+    /// Instance; from 1. Raised when the operator adopts another store under the name: then without incarnation,
+    /// and with the marks that this store itself was told.
     pub instance: u32,
     /// The incarnation last admitted.
     pub incarnation: Option<Incarnation>,

@@ -120,6 +120,8 @@ fn a_restored_backup_is_fenced_and_once_adopted_its_new_messages_come_and_nothin
     assert_exact(&world, &reader, &books);
     await_fenced(&world, 0.0);
     assert_eq!(row(&world)["instance"], 2);
+    let resent = world.cloud.metrics().sum(names::LINK_DUPLICATES).unwrap_or(0.0);
+    assert_eq!(resent, 200.0, "what the copy knew to be acknowledged does not cross the link again, the rest does");
 
     // What was adopted restarts, survives a restart of the cloud, and joins again, like any edge.
     restart(&mut world.edge);
