@@ -249,6 +249,33 @@ fn a_clone_beside_its_original_is_discarded_for_good_and_the_original_goes_on() 
     assert_eq!(world.records_in_log(), books[0].acked_count() + 20);
 }
 
+/// The name goes to the clone while the original is connected: the original is told to leave, and is fenced from then on.
+#[test]
+fn a_clone_beside_its_original_is_adopted_and_the_original_is_fenced() {
+    let mut world = World::start();
+    let reader = reader(&world);
+    let mut books = vec![forwarded(&world, "before", 50)];
+    stop(&mut world.edge);
+    let home = world.site.path("clone");
+    disk::copy(&world.edge.data_dir(), &home.join("data"));
+    world.edge.start();
+    books.push(forwarded(&world, "original", 50));
+    let mut clone = Node::new(Kind::Edge, &home);
+    clone.set("uplink.cloud", &format!("[\"{}\"]", world.link.address()));
+    clone.start();
+    books.push(publish(&clone, "clone", 50));
+    await_fenced(&world, 1.0);
+    edges(&world, &["adopt", EDGE]);
+    restart(&mut clone);
+    reader.await_all_acked(&books);
+    await_refused(&world, &world.edge, "fenced");
+    assert_eq!(publish(&world.edge, "late", 20).acked_count(), 20, "its devices are served");
+    books.push(publish(&clone, "goes-on", 50));
+    reader.await_all_acked(&books);
+    judge(&books, &reader.book()).assert_clean("reader");
+    assert_eq!(world.records_in_log(), 200);
+}
+
 #[test]
 fn an_edge_that_is_killed_and_restarted_is_never_fenced() {
     let mut world = World::start();
