@@ -1,5 +1,7 @@
 //! Golden bytes of the downlink: its frames, and what both sides keep in their stores.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Debug;
 
 use fellbeck_core::limits::FRAME_MAX;
