@@ -121,7 +121,10 @@ fn a_restored_backup_is_fenced_and_once_adopted_its_new_messages_come_and_nothin
     await_fenced(&world, 0.0);
     assert_eq!(row(&world)["instance"], 2);
     let resent = world.cloud.metrics().sum(names::LINK_DUPLICATES).unwrap_or(0.0);
-    assert_eq!(resent, 200.0, "what the copy knew to be acknowledged does not cross the link again, the rest does");
+    assert_eq!(
+        resent, 200.0,
+        "what the copy knew to be acknowledged does not cross the link again, the rest does"
+    );
 
     // What was adopted restarts, survives a restart of the cloud, and joins again, like any edge.
     restart(&mut world.edge);
@@ -269,7 +272,11 @@ fn a_clone_beside_its_original_is_adopted_and_the_original_is_fenced() {
     restart(&mut clone);
     reader.await_all_acked(&books);
     await_refused(&world, &world.edge, "fenced");
-    assert_eq!(publish(&world.edge, "late", 20).acked_count(), 20, "its devices are served");
+    assert_eq!(
+        publish(&world.edge, "late", 20).acked_count(),
+        20,
+        "its devices are served"
+    );
     books.push(publish(&clone, "goes-on", 50));
     reader.await_all_acked(&books);
     judge(&books, &reader.book()).assert_clean("reader");
