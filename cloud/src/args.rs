@@ -4,6 +4,8 @@ use clap::{Parser, Subcommand};
 use fellbeck_node::ledger::LedgerArgs;
 use fellbeck_ops::cli::NodeArgs;
 
+use crate::fencing::command::EdgesCommand;
+
 /// Cloud tier: takes the links of edges, keeps partitioned logs, serves consumers.
 #[derive(Debug, Parser)]
 #[command(name = "fellbeck-cloud", version)]
@@ -23,6 +25,11 @@ pub(crate) enum Command {
     Check,
     /// Print the books: what edges sent, what the log holds, what readers got. Exit code 0: they close, 1: they do not, 2: unknown.
     Ledger(LedgerArgs),
+    /// The edges, and what is to become of stores that were refused.
+    Edges {
+        #[command(subcommand)]
+        command: EdgesCommand,
+    },
     /// Join tokens for edges.
     Token {
         #[command(subcommand)]

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use fellbeck_core::{Seq, TrackId};
+use fellbeck_core::{Run, Seq, TrackId};
 use fellbeck_node::losses;
 use fellbeck_store::{ReadError, Store};
 use serde_json::{Value, json};
@@ -46,6 +46,16 @@ impl GapList {
             list.pop_front();
         }
         list.push_back(gap);
+    }
+
+    /// Whether a gap of a lane reaches above `seq`; also when it may, since older gaps than those listed exist.
+    pub(crate) fn reaches_above(&self, edge: &str, (lane, run): (&str, Run), seq: Seq) -> bool {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_above = |gap: &Value| {
+            let is_of_lane = gap["edge"] == edge && gap["lane"] == lane && gap["run"] == run.0;
+            is_of_lane && gap["last"].as_u64().is_none_or(|last| last > seq.0)
+        };
+        list.len() >= LISTED_MAX || list.iter().any(is_above)
     }
 
     /// What edges have declared, and what this node's own store has lost.

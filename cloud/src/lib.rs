@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod dedup;
 mod downlink;
+mod fencing;
 mod gaps;
 mod ingest;
 mod ledger;
@@ -49,6 +50,7 @@ fn execute(args: &Args) -> Result<ExitCode, NodeError> {
             logging::init(&args.node.log(&config.log))?;
             node::run(config, args.node.ready_file.as_deref())?;
         }
+        Command::Edges { command } => fencing::command::run(&config, command)?,
         Command::Token {
             command: TokenCommand::Create { edge, address, hours },
         } => {

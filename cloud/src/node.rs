@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use crate::config::CloudConfig;
 use crate::dedup::index::DeviceIds;
 use crate::downlink::{self, Downlink};
+use crate::fencing::Fences;
 use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
@@ -78,6 +79,7 @@ async fn serve(
         store: store.clone(),
         gaps: GapList::load(store, gaps_track(store)).map_err(|error| NodeError::State(error.to_string()))?,
         places: places(config, streams.clone(), store)?,
+        fences: Fences::open(data_dir),
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,

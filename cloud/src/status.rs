@@ -2,12 +2,15 @@
 //!
 //! In: the store's counts and the links. Out: one object. `log.records` counts what was ever appended to the streams.
 
+use std::sync::Arc;
+
 use fellbeck_broker::session::EdgeReader;
 use fellbeck_link::LinkHealth;
 use fellbeck_store::TrackStats;
 use serde_json::{Value, json};
 
 use crate::ingest::accept::LinkParts;
+use crate::ingest::edges::Slot;
 use crate::routing::{GAPS_STREAM, track_name};
 
 /// State of the node, as the status page shows it.
@@ -42,11 +45,21 @@ fn edges(link: &LinkParts) -> Vec<Value> {
     let mut edges = link.edges.all();
     edges.sort_by_key(|(_, slot)| slot.ledger().health());
     edges.truncate(EDGES_LISTED_MAX);
-    edges.iter().map(|(name, slot)| slot.ledger().status(name)).collect()
+    let one = |(name, slot): &(String, Arc<Slot>)| edge(link, name, slot);
+    edges.iter().map(one).collect()
 }
 
-/// Sets the gauge `fellbeck_link_edges_health`.
+/// One edge, with its instance and the stores that were refused under its name.
+fn edge(link: &LinkParts, name: &str, slot: &Slot) -> Value {
+    let mut status = slot.ledger().status(name);
+    status["instance"] = slot.book().instance().into();
+    status["fenced"] = link.fences.to_json(name);
+    status
+}
+
+/// Sets the gauges `fellbeck_link_edges_health` and `fellbeck_link_fenced_edges`.
 pub(crate) fn publish_health(link: &LinkParts) {
+    metrics::gauge!("fellbeck_link_fenced_edges").set(link.fences.waiting() as f64);
     let edges: Vec<_> = link
         .edges
         .all()

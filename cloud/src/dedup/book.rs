@@ -6,10 +6,22 @@
 use std::collections::HashMap;
 
 use fellbeck_core::{Incarnation, Position, Run, TrackId};
-use fellbeck_link::{KnownEdge, LaneMark};
+use fellbeck_link::{Hello, KnownEdge, LaneHello, LaneMark};
 use fellbeck_store::{Put, Space};
 
 use super::mark::{LaneKey, Mark, partition_key, position_value, watermark_key};
+use super::start::LaneStart;
+
+/// How an edge stands to the marks of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Footing {
+    /// It is of their instance.
+    Same,
+    /// Of a newer one, and it goes on behind them.
+    Carried,
+    /// Of a newer one, and it begins with marks of its own.
+    Anew,
+}
 
 /// What the log holds of one edge instance.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +29,8 @@ pub(crate) struct Book {
     /// Instance that the entries belong to; 0: none.
     instance: u32,
     incarnation: Option<Incarnation>,
+    /// Incarnations that the admitted edge showed; empty where that is not known.
+    chain: Vec<Incarnation>,
     watermarks: HashMap<(String, Run), Position>,
     partitions: HashMap<(String, Run, TrackId), Position>,
 }
@@ -65,23 +79,51 @@ impl Book {
         }
     }
 
-    /// Whether an edge that joined again as `instance` is the store that these entries are about: its chain says so.
-    ///
-    /// Then the entries go on under the new instance, so that a new certificate alone sends nothing twice.
-    pub(crate) fn continues(&self, instance: u32, chain: &[Incarnation]) -> bool {
-        let known = self.incarnation.map(|known| known.id);
-        instance > self.instance && known.is_some_and(|id| chain.iter().any(|incarnation| incarnation.id == id))
+    /// Instance that the marks belong to; 0: there are none.
+    pub(crate) fn instance(&self) -> u32 {
+        self.instance
     }
 
-    /// What admission needs to know of the edge under `instance`.
-    pub(crate) fn known(&self, instance: u32, chain: &[Incarnation]) -> KnownEdge {
-        if instance != self.instance && !self.continues(instance, chain) {
-            return KnownEdge {
-                instance,
-                incarnation: None,
-                lanes: Vec::new(),
-            };
+    /// Takes the chain that the store has of the last admission.
+    pub(crate) fn load_chain(&mut self, instance: u32, chain: Vec<Incarnation>) {
+        if instance == self.instance {
+            self.chain = chain;
         }
+    }
+
+    /// The incarnations of the store that was admitted last, as far as they are known.
+    pub(crate) fn chain(&self) -> Vec<Incarnation> {
+        self.chain.iter().copied().chain(self.incarnation).collect()
+    }
+
+    /// W of a lane.
+    pub(crate) fn watermark(&self, lane: &str, run: Run) -> Option<Position> {
+        self.watermarks.get(&(lane.to_owned(), run)).copied()
+    }
+
+    /// How an edge that shows `hello` under `instance` relates to these marks.
+    ///
+    /// A store that joined again and whose chain has the known incarnation goes on behind the marks, so that a new certificate alone
+    /// sends nothing twice. One that would mint again what is marked cannot: it was restored, and begins anew.
+    pub(crate) fn footing(&self, instance: u32, hello: &Hello) -> Footing {
+        if instance <= self.instance {
+            return Footing::Same;
+        }
+        let known = self.incarnation.map(|known| known.id);
+        let has_known = known.is_some_and(|id| hello.chain.iter().any(|incarnation| incarnation.id == id));
+        let is_behind = |lane: &LaneHello| {
+            let w = self.watermark(&lane.lane, lane.run);
+            w.is_some_and(|w| w.seq >= lane.end)
+        };
+        if has_known && !hello.lanes.iter().any(is_behind) {
+            Footing::Carried
+        } else {
+            Footing::Anew
+        }
+    }
+
+    /// What admission needs to know of the edge under `instance`, which stands on these marks.
+    pub(crate) fn known(&self, instance: u32) -> KnownEdge {
         let lanes = self.watermarks.iter().map(|((lane, run), w)| LaneMark {
             lane: lane.clone(),
             run: *run,
@@ -118,13 +160,29 @@ impl Book {
         watermarks.chain(partitions).collect()
     }
 
-    /// The edge was admitted in this incarnation, with its marks carried over or not, and that is durable.
-    pub(crate) fn admitted(&mut self, instance: u32, incarnation: Incarnation, carried: bool) {
-        if instance != self.instance && !carried {
-            *self = Self::default();
-        }
+    /// The edge was admitted with this chain, and that is durable.
+    pub(crate) fn admitted(&mut self, instance: u32, chain: &[Incarnation]) {
         self.instance = instance;
-        self.incarnation = Some(incarnation);
+        self.incarnation = chain.last().copied();
+        self.chain = chain.to_vec();
+    }
+
+    /// Begins anew with these marks. Before [`Book::admitted`], in one go with it.
+    pub(crate) fn begin(&mut self, starts: &[LaneStart], tracks: &HashMap<TrackId, String>) {
+        *self = Self::default();
+        for start in starts {
+            let key = (start.lane.clone(), start.run);
+            if let Some(w) = start.w {
+                self.watermarks.insert(key.clone(), w);
+            }
+            for (held, track) in start
+                .held
+                .iter()
+                .flat_map(|held| tracks.keys().map(move |track| (held, track)))
+            {
+                self.partitions.insert((key.0.clone(), key.1, *track), *held);
+            }
+        }
     }
 
     /// W of a lane moved, and that is durable.
@@ -158,115 +216,4 @@ impl Book {
 }
 
 #[cfg(test)]
-mod tests {
-    use fellbeck_core::{Epoch, Seq};
-
-    use super::*;
-
-    fn lane(instance: u32) -> LaneKey {
-        LaneKey {
-            edge: "barn".into(),
-            instance,
-            lane: "default".into(),
-            run: Run(0),
-        }
-    }
-
-    fn at(seq: u64) -> Position {
-        Position {
-            epoch: Epoch(1),
-            seq: Seq(seq),
-        }
-    }
-
-    #[test]
-    fn marks_of_an_older_instance_are_history_in_whatever_order_they_are_loaded() {
-        let older = Mark::Watermark {
-            lane: lane(1),
-            position: at(100),
-        };
-        let newer = Mark::Watermark {
-            lane: lane(2),
-            position: at(3),
-        };
-        for marks in [[older.clone(), newer.clone()], [newer, older]] {
-            let mut book = Book::default();
-            marks.into_iter().for_each(|mark| book.load(mark, |_| None));
-            assert_eq!(
-                book.known(2, &[]).lanes,
-                [LaneMark {
-                    lane: "default".into(),
-                    run: Run(0),
-                    w: at(3)
-                }]
-            );
-            assert!(
-                book.known(3, &[]).lanes.is_empty(),
-                "a new instance begins with nothing"
-            );
-        }
-    }
-
-    #[test]
-    fn an_edge_admitted_under_a_new_instance_starts_with_an_empty_book() {
-        let mut book = Book::default();
-        book.load(
-            Mark::Watermark {
-                lane: lane(1),
-                position: at(100),
-            },
-            |_| None,
-        );
-        book.admitted(
-            2,
-            Incarnation {
-                epoch: Epoch(1),
-                id: [1; 16],
-                parent: [0; 16],
-            },
-            false,
-        );
-        assert!(book.known(2, &[]).lanes.is_empty());
-        book.moved("default", Run(0), at(7));
-        book.moved("default", Run(0), at(9));
-        assert_eq!(book.known(2, &[]).lanes[0].w, at(9));
-    }
-    /// A re-join with an intact store must not send everything again: a new certificate is not a new history.
-    #[test]
-    fn a_store_that_joined_again_keeps_its_marks_under_the_new_instance() {
-        let known = Incarnation {
-            epoch: Epoch(1),
-            id: [1; 16],
-            parent: [0; 16],
-        };
-        let later = Incarnation {
-            epoch: Epoch(2),
-            id: [2; 16],
-            parent: [1; 16],
-        };
-        let mut book = Book::default();
-        book.admitted(1, known, false);
-        book.moved("default", Run(0), at(100));
-        assert!(book.continues(2, &[known, later]));
-        assert_eq!(book.known(2, &[known, later]).lanes[0].w, at(100));
-        assert!(
-            book.known(2, &[later]).lanes.is_empty(),
-            "another store begins with nothing"
-        );
-        let carried = book.carried("barn", 2, &HashMap::new());
-        let mut loaded = Book::default();
-        loaded.load(
-            Mark::Watermark {
-                lane: lane(1),
-                position: at(50),
-            },
-            |_| None,
-        );
-        for put in carried {
-            loaded.load(super::super::mark::decode(&put.key, &put.value).unwrap(), |_| None);
-        }
-        assert_eq!(loaded.known(2, &[]).lanes[0].w, at(100));
-        book.admitted(2, later, true);
-        assert_eq!(book.known(2, &[]).lanes[0].w, at(100));
-    }
-}
+mod tests;

@@ -11,4 +11,5 @@ pub(crate) mod index;
 #[cfg(test)]
 mod index_tests;
 pub(crate) mod mark;
+pub(crate) mod start;
 pub(crate) mod window;

@@ -137,7 +137,10 @@ impl<'a> Stream<'a> {
                 };
             }
             let chunk = self.receive.read_chunk(CHUNK, true).await;
-            self.push(chunk)?;
+            // A stream that has ended is ready at once, for ever.
+            if !self.push(chunk)? {
+                return Err(Ended::Connection);
+            }
         }
     }
 

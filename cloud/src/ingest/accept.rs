@@ -28,6 +28,7 @@ use super::noise::Noise;
 use super::{admit, join};
 use crate::config::LinkConfig;
 use crate::downlink::Downlink;
+use crate::fencing::Fences;
 use crate::gaps::GapList;
 
 /// Bytes of one lane stream that an edge may send ahead of what was read.
@@ -71,6 +72,8 @@ pub(crate) struct LinkParts {
     pub(crate) noise: Noise,
     /// Gaps that edges have declared.
     pub(crate) gaps: GapList,
+    /// Stores that were refused under a known name.
+    pub(crate) fences: Fences,
 }
 
 /// A bound endpoint that does not accept yet.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fellbeck_core::Incarnation;
 use fellbeck_core::limits::FRAME_MAX;
 use fellbeck_link::admission::{Circumstances, Relation};
 use fellbeck_link::{
@@ -24,9 +23,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::accept::{LinkParts, StrangerGuard, explain};
 use super::driver::{Driver, Ends, STALL_MAX};
 use super::edges::{Command, Live, Slot};
+use super::ground::{self, Ground, Stand};
 use super::streams::{Source, Streams};
+use crate::dedup::book::Footing;
 use crate::dedup::mark::{edge_key, edge_value};
 use crate::downlink;
+use crate::fencing::Reason;
 
 /// Time for the Hello after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -35,8 +37,14 @@ const WAITING_MAX: usize = 2;
 /// Time for a refusal to arrive before the connection is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What a store is told that the operator has refused for good.
+const DISCARDED: &str = "the operator of the cloud has discarded this store: it is refused for good and nothing of it is taken; \
+                         to use this machine, empty its data directory and join it under a name of its own";
+
 /// Why a link did not come about.
-enum Fault {
+pub(super) enum Fault {
+    /// Tell the edge that the operator has discarded its store.
+    Discarded,
     /// Tell the edge.
     Refuse(RefuseCode, String),
     /// The connection, or this node, cannot go on.
@@ -79,9 +87,11 @@ pub(crate) async fn link(
     };
     drop(stranger);
     match outcome {
-        Ok((driver, ends)) => {
+        Ok((driver, ends, hello)) => {
             let downlink = downlink::serve(connection, &parts, identity.name.as_str());
-            tokio::join!(driver.run(streams, ends, shutdown), downlink);
+            let (said, ()) = tokio::join!(driver.run(streams, ends, shutdown), downlink);
+            let instance = slot.book().instance();
+            ground::left(&parts, instance, &hello, said).await;
         }
         Err(fault) => refuse(&connection, streams, identity.name.as_str(), fault).await,
     }
@@ -103,12 +113,31 @@ async fn negotiate(
     parts: &Arc<LinkParts>,
     slot: &Arc<Slot>,
     identity: &EdgeIdentity,
-) -> Result<(Driver, Ends), Fault> {
+) -> Result<(Driver, Ends, Hello), Fault> {
     let _waiting = Waiting::enter(slot)?;
     let hello = greet(streams, parts, identity).await?;
-    let (driver, ends) = admit(connection, parts, slot, identity, &hello).await?;
-    streams.open_lanes(connection, hello.lanes.len(), FRAME_MAX);
-    Ok((driver, ends))
+    match admit(connection, parts, slot, identity, &hello).await {
+        Ok((driver, ends)) => {
+            streams.open_lanes(connection, hello.lanes.len(), FRAME_MAX);
+            Ok((driver, ends, hello))
+        }
+        Err(fault) => Err(noted(parts, slot, identity, &hello, fault).await),
+    }
+}
+
+/// Notes what an operator can lift, and says how.
+async fn noted(parts: &Arc<LinkParts>, slot: &Slot, identity: &EdgeIdentity, hello: &Hello, fault: Fault) -> Fault {
+    let (reason, code, text) = match fault {
+        Fault::Discarded => (Reason::Discarded, RefuseCode::Fenced, DISCARDED.to_owned()),
+        Fault::Refuse(code, text) => match Reason::of_refusal(code) {
+            Some(reason) => (reason, code, format!("{text}; {}", ground::advice(&hello.edge))),
+            None => return Fault::Refuse(code, text),
+        },
+        broken @ Fault::Broken(_) => return broken,
+    };
+    let instance = slot.book().instance().max(identity.instance);
+    ground::fence(parts, instance, hello, reason).await;
+    Fault::Refuse(code, text)
 }
 
 /// Counts the connections that wait for a slot.
@@ -181,22 +210,24 @@ async fn admit(
     hello: &Hello,
 ) -> Result<(Driver, Ends), Fault> {
     let mut place = slot.admission.lock().await;
+    let ground = Ground::of(parts, slot, identity, hello).await?;
+    let identity = &ground.identity;
     if let Some(other) = place.as_mut().filter(|other| other.instance < identity.instance) {
         // The edge has joined again: the older certificate is superseded, whoever still uses it.
         other.commands.send(Command::Leave(ByeReason::Replaced)).await.ok();
         drained(Some(other)).await;
     }
     let mut live = state_of(place.as_ref());
-    let admission = loop {
-        let known = slot.book().known(identity.instance, &hello.chain);
+    let (admission, stand) = loop {
+        let stand = ground.stand(parts, slot, hello).await?;
         let circumstances = Circumstances {
             log_id: parts.store.log_id(),
             certificate_name: identity.name.as_str(),
-            known: Some(&known),
+            known: Some(&stand.known),
             live,
         };
         match fellbeck_link::admit(&circumstances, hello) {
-            Decision::Accept(admission) => break admission,
+            Decision::Accept(admission) => break (admission, stand),
             Decision::Refuse { code, text } => return Err(Fault::Refuse(code, text)),
             Decision::Probe => live = probe(place.as_ref(), parts).await,
             Decision::TakeOver(reason) => {
@@ -213,7 +244,10 @@ async fn admit(
             }
         }
     };
-    let (driver, ends, new) = start(connection, parts, slot, identity, hello, &admission).await?;
+    let way = remember(parts, slot, identity, hello, &stand).await?;
+    lift(parts, &ground, &stand, hello, &admission).await;
+    tell(connection, identity, hello, &admission);
+    let (driver, ends, new) = start(connection, parts, slot, identity, hello, (&admission, way));
     *place = Some(new);
     Ok((driver, ends))
 }
@@ -250,17 +284,35 @@ async fn drained(live: Option<&mut Live>) {
     }
 }
 
-/// Makes the admission durable, and the driver.
-async fn start(
+/// The store is not refused any more. One that was found out by its own comparison is, until it stands on other marks.
+async fn lift(parts: &Arc<LinkParts>, ground: &Ground, stand: &Stand, hello: &Hello, admission: &Admission) {
+    if admission.adopt.is_some() {
+        return;
+    }
+    let is_anew = stand.footing == Footing::Anew;
+    let (lifting, hello) = (parts.clone(), hello.clone());
+    let lifted = tokio::task::spawn_blocking(move || lifting.fences.lift(&hello.edge, &hello.chain, is_anew));
+    // A file that cannot be written was told.
+    lifted.await.ok();
+    if ground.is_ordered {
+        let (edge, instance) = (ground.identity.name.as_str(), ground.identity.instance);
+        tracing::warn!(
+            edge,
+            instance,
+            "a store was adopted as a new instance by order of the operator"
+        );
+    }
+}
+
+/// The driver of an edge whose admission is durable.
+fn start(
     connection: &Connection,
     parts: &Arc<LinkParts>,
     slot: &Arc<Slot>,
     identity: &EdgeIdentity,
     hello: &Hello,
-    admission: &Admission,
-) -> Result<(Driver, Ends, Live), Fault> {
-    let store = remember(parts, slot, identity, hello, admission.incarnation).await?;
-    tell(connection, identity, hello, admission);
+    (admission, store): (&Admission, Way),
+) -> (Driver, Ends, Live) {
     slot.ledger().connected(identity.instance, hello, parts.clock.tick());
     let config = ReceiverConfig {
         credit: parts.config.credit.0,
@@ -291,8 +343,11 @@ async fn start(
         gone,
         drained,
     };
-    Ok((driver, ends, live))
+    (driver, ends, live)
 }
+
+/// A link's own way to the store.
+type Way = (Submitter, mpsc::Receiver<Committed>);
 
 /// Stores who was admitted, before anything of the edge is taken: no later crash of the cloud lifts the fence.
 /// Returns the link's own way to the store.
@@ -301,19 +356,18 @@ async fn remember(
     slot: &Slot,
     identity: &EdgeIdentity,
     hello: &Hello,
-    incarnation: Incarnation,
-) -> Result<(Submitter, mpsc::Receiver<Committed>), Fault> {
+    stand: &Stand,
+) -> Result<Way, Fault> {
+    let incarnation = hello.chain.last().copied();
+    let incarnation = incarnation.ok_or_else(|| Fault::Broken("a hello without an incarnation".into()))?;
     let name = identity.name.as_str();
     let (submitter, mut answers) = parts.store.submitter(super::driver::OUTSTANDING_MAX);
-    let carried = slot.book().continues(identity.instance, &hello.chain);
     let mut puts = vec![Put {
         space: Space::Mark,
         key: edge_key(name),
         value: edge_value(identity.instance, incarnation.epoch, &incarnation.id),
     }];
-    if carried {
-        puts.extend(slot.book().carried(name, identity.instance, &parts.places.track_names));
-    }
+    puts.extend(stand.puts(parts, slot, identity, hello));
     let commit = Commit {
         puts,
         urgency: Urgency::Now,
@@ -323,7 +377,7 @@ async fn remember(
     submitted.map_err(|error| Fault::Broken(error.to_string()))?;
     let halted = || Fault::Broken("the store has halted".into());
     answers.recv().await.ok_or_else(halted)?;
-    slot.book().admitted(identity.instance, incarnation, carried);
+    stand.settle(parts, slot, identity.instance, hello);
     Ok((submitter, answers))
 }
 
@@ -361,6 +415,7 @@ async fn refuse(connection: &Connection, mut streams: Streams, edge: &str, fault
             };
             tokio::time::timeout(FAREWELL, said).await.ok();
         }
+        Fault::Discarded => {}
         Fault::Broken(reason) => tracing::warn!(edge, %peer, reason, "link ended before it was admitted"),
     }
     connection.close(0u32.into(), b"");

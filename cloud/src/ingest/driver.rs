@@ -62,6 +62,8 @@ pub(super) struct Driver {
     paused_until: Option<Instant>,
     /// Health of the link as told last.
     health: LinkHealth,
+    /// Why the edge left.
+    said: Option<ByeReason>,
 }
 
 /// Why an ingest was not submitted.
@@ -104,11 +106,19 @@ impl Driver {
             counted: ReceiverStats::default(),
             paused_until: None,
             health: LinkHealth::Up,
+            said: None,
         }
     }
 
     /// Runs the link to its end.
-    pub(super) async fn run(mut self, mut streams: Streams, mut ends: Ends, mut shutdown: Shutdown) {
+    ///
+    /// Returns why the edge left, where it said so.
+    pub(super) async fn run(
+        mut self,
+        mut streams: Streams,
+        mut ends: Ends,
+        mut shutdown: Shutdown,
+    ) -> Option<ByeReason> {
         let guard = self.parts.count_live();
         let reason = self.converse(&mut streams, &mut ends.commands, &mut shutdown).await;
         tracing::info!(edge = self.edge, reason, "link down");
@@ -130,6 +140,7 @@ impl Driver {
         }
         self.count();
         ends.drained.send_replace(true);
+        self.said
     }
 
     /// Delivers a Bye, where there is one, within a bounded time.
@@ -382,7 +393,8 @@ impl Driver {
                 // The line and the counters are written where the gap is stored.
                 ReceiverEvent::GapDeclared { .. } => {}
                 ReceiverEvent::Bye(reason) => {
-                    tracing::info!(edge = self.edge, reason = reason.as_str(), "the edge leaves")
+                    self.said = Some(reason);
+                    tracing::info!(edge = self.edge, reason = reason.as_str(), "the edge leaves");
                 }
             }
         }

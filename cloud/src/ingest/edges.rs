@@ -13,6 +13,7 @@ use fellbeck_link::ByeReason;
 use fellbeck_store::{ReadError, Space, Store, Stored};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::ground::chain;
 use crate::dedup::book::Book;
 use crate::dedup::mark;
 use crate::ledger::{Beat, EdgeLedger, LaneCounts};
@@ -97,8 +98,19 @@ impl Edges {
             };
             edges.slot(&name).book().load(mark, track_of);
         }
-        edges.load_ledger(store.load(Space::Node)?);
+        let node = store.load(Space::Node)?;
+        edges.load_chains(&node);
+        edges.load_ledger(node);
         Ok(edges)
+    }
+
+    /// After the marks: a chain belongs to an instance.
+    fn load_chains(&self, stored: &[Stored]) {
+        for Stored { key, value, .. } in stored {
+            if let Some((edge, instance, chain)) = chain::decode(key, value) {
+                self.slot(&edge).book().load_chain(instance, chain);
+            }
+        }
     }
 
     /// Entries that do not decode cost their book, and nothing else: it opens anew at the next ingest.

@@ -361,8 +361,8 @@ impl Driver {
             SenderEvent::GapDeclared { lane, gap } => self.declared(lane, &gap),
             SenderEvent::Adopt { epoch, .. } => {
                 self.state.failed(&format!(
-                    "the store of this edge is empty but the cloud knows its name (epoch {epoch} would follow): join it again \
-                     with a new token"
+                    "the store of this edge is empty but the cloud knows its name (epoch {epoch} would follow): {}",
+                    self.advice()
                 ));
                 return Some(End::Refused {
                     retry_after: Some(Duration::from_secs(60)),
@@ -371,8 +371,8 @@ impl Driver {
             SenderEvent::Diverged { lane, cloud_w, held } => {
                 self.state.failed(&format!(
                     "the cloud has other records of lane {} at {cloud_w} than this edge (epoch {held} here): this is a clone or a \
-                     restored backup; join it again with a new token",
-                    self.lanes.name(lane)
+                     restored backup: {}",
+                    self.lanes.name(lane), self.advice()
                 ));
                 return Some(End::Refused {
                     retry_after: Some(Duration::from_secs(60)),
@@ -381,8 +381,8 @@ impl Driver {
             SenderEvent::CloudAhead { lane, cloud_w, end } => {
                 self.state.failed(&format!(
                     "the cloud has records of lane {} up to {cloud_w}, this edge only up to {}: its store was restored from a \
-                     backup; join it again with a new token",
-                    self.lanes.name(lane), end.0
+                     backup: {}",
+                    self.lanes.name(lane), end.0, self.advice()
                 ));
                 return Some(End::Refused {
                     retry_after: Some(Duration::from_secs(60)),
@@ -392,6 +392,15 @@ impl Driver {
             SenderEvent::TimedOut => self.state.failed("the cloud did not answer the hello in time"),
         }
         None
+    }
+
+    /// What an operator can do about a store that the cloud does not take.
+    fn advice(&self) -> String {
+        let edge = self.sender.edge();
+        format!(
+            "on the cloud, `fellbeck-cloud edges adopt {edge}` takes this store on, `fellbeck-cloud edges discard {edge}` refuses it \
+             for good"
+        )
     }
 
     fn declared(&mut self, lane: LaneIndex, gap: &fellbeck_link::Gap) {

@@ -24,6 +24,10 @@ use fellbeck_core::{Epoch, Position, Run, Seq};
 use crate::limits::EPOCH_MAX;
 use crate::{ByeReason, Hello, LaneHello, LaneIndex, RefuseCode};
 
+/// Epoch of a W that was taken from the edge's own account when its store was adopted: no epoch has this number, so the
+/// sender compares nothing at it.
+pub const NO_EPOCH: Epoch = Epoch(0);
+
 /// W of one lane and run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneMark {
@@ -38,8 +42,8 @@ pub struct LaneMark {
 /// What the cloud's store says of an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownEdge {
-    /// Instance; from 1. Raised when the operator adopts another store under the name: then without incarnation and
-    /// marks.
+    /// Instance; from 1. Raised when the operator adopts another store under the name: then without incarnation,
+    /// and with the marks that this store itself was told.
     pub instance: u32,
     /// The incarnation last admitted.
     pub incarnation: Option<Incarnation>,

@@ -226,6 +226,12 @@ impl Sender {
         self.lanes.iter_mut().for_each(SendLane::disconnect);
     }
 
+    /// Name of the edge.
+    #[must_use]
+    pub fn edge(&self) -> &str {
+        &self.edge
+    }
+
     /// This node ends the link: a Bye is queued and nothing else is sent.
     pub fn close(&mut self, reason: ByeReason) {
         if !matches!(self.state, State::Idle | State::Closed) {

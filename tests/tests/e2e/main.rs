@@ -11,6 +11,7 @@ mod device_ids;
 mod downlink;
 mod exchange;
 mod expiry;
+mod fencing;
 mod flow;
 mod harness;
 mod heartbeat;

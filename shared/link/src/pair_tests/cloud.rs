@@ -7,7 +7,7 @@ use fellbeck_core::{Epoch, Position, Run, Seq, Tick, WallTime};
 
 use super::edge::Edge;
 use super::network::{Connection, DOWN, UP};
-use crate::admission::{Circumstances, LaneMark};
+use crate::admission::{Circumstances, LaneMark, NO_EPOCH};
 use crate::limits::CONTROL_FRAME_MAX;
 use crate::receiver::LaneStream;
 use crate::{
@@ -111,6 +111,20 @@ impl Cloud {
     /// Only after a kill.
     pub(super) fn restore_snapshot(&mut self) {
         self.durable = self.snapshot.clone().expect("a snapshot was taken");
+    }
+
+    /// The operator adopts the store of `edge`: the log of its new instance begins with what that was told is stored.
+    pub(super) fn adopt(&mut self, edge: &Edge) {
+        self.durable.incarnation = None;
+        for lane in 0..self.durable.w.len() {
+            let acked = edge.acked(lane);
+            let w = Position {
+                epoch: NO_EPOCH,
+                seq: acked,
+            };
+            self.durable.w[lane] = Some(w).filter(|w| w.seq > Seq(0));
+            self.durable.log[lane].retain(|position| position.seq <= acked);
+        }
     }
 
     pub(super) fn kill(&mut self) {
@@ -305,7 +319,10 @@ impl Cloud {
     }
 
     fn known(&self) -> Option<KnownEdge> {
-        let incarnation = self.durable.incarnation?;
+        let is_empty = self.durable.w.iter().all(Option::is_none);
+        if self.durable.incarnation.is_none() && is_empty {
+            return None;
+        }
         let lanes = self.durable.w.iter().enumerate().filter_map(|(lane, w)| {
             Some(LaneMark {
                 lane: format!("lane{lane}"),
@@ -315,7 +332,7 @@ impl Cloud {
         });
         Some(KnownEdge {
             instance: 1,
-            incarnation: Some(incarnation),
+            incarnation: self.durable.incarnation,
             lanes: lanes.collect(),
         })
     }

@@ -129,6 +129,7 @@ fn a_clone_whose_chain_lacks_the_last_known_incarnation_is_fenced() {
 #[test]
 fn a_copy_that_went_on_by_itself_is_stopped_before_it_sends() {
     let mut world = world_with(10);
+    world.edge.flush_cursors_keeping(5);
     let mut copy = world.edge.copy_of_disk();
     append(&mut world, 10);
     world.settle();
@@ -140,6 +141,7 @@ fn a_copy_that_went_on_by_itself_is_stopped_before_it_sends() {
     }
     world.edge = copy;
     let acked = world.edge.acked(0);
+    assert_eq!(acked, Seq(10));
     world.connect();
     world.run_on(200);
     let diverged =
@@ -151,6 +153,12 @@ fn a_copy_that_went_on_by_itself_is_stopped_before_it_sends() {
         acked,
         "nothing of the copy may be trimmed by a W that is not its own"
     );
+    // Adopted, it goes on behind what it was told itself, whatever epoch that has.
+    world.cloud.adopt(&world.edge);
+    part(&mut world);
+    world.settle();
+    world.check();
+    assert_eq!(world.cloud.durable.log[0].len(), 10 + 40);
 }
 
 /// A backup that is older than what the cloud holds.

@@ -11,6 +11,7 @@ use fellbeck_core::ledger::DropReason;
 use fellbeck_core::{Epoch, Position, Seq, Tick, WallTime};
 
 use super::{Entry, LaneBounds, LaneSpec, SenderStats};
+use crate::admission::NO_EPOCH;
 use crate::credit::{CreditUse, cost};
 use crate::data::SENT_AT;
 use crate::{Gap, LaneFrame, LaneHello, LaneIndex, LinkError, Skip};
@@ -250,7 +251,7 @@ impl SendLane {
     ///
     /// A restored copy of this store that went on by itself mints other records at numbers that the cloud already
     /// has. Its chain may still contain the incarnation that the cloud knows, and only this comparison tells. A
-    /// declared range proves nothing either way.
+    /// declared range proves nothing either way, and neither does a W of [`NO_EPOCH`].
     pub(super) fn verify(&mut self, entry: &Entry) -> Result<(), (Position, Epoch)> {
         let Some(w) = self.unverified else {
             return Ok(());
@@ -262,7 +263,9 @@ impl SendLane {
         // The first entry that reaches W either holds it or begins behind it, since W was trimmed in the meantime.
         self.unverified = None;
         match entry {
-            Entry::Batch(batch) if batch.header.first <= w.seq && epoch != w.epoch => Err((w, epoch)),
+            Entry::Batch(batch) if batch.header.first <= w.seq && epoch != w.epoch && w.epoch != NO_EPOCH => {
+                Err((w, epoch))
+            }
             _ => {
                 self.remember(w);
                 Ok(())

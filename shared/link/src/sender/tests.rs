@@ -164,6 +164,16 @@ fn a_record_at_w_of_another_epoch_stops_everything() {
     assert!(sender.is_closed());
 }
 
+/// W of a store that was adopted is its own account, and has no epoch to compare.
+#[test]
+fn a_w_without_an_epoch_is_taken_for_its_own() {
+    let mut sender = ready(bounds(1, 10, 3), w(0, 5));
+    let read = sender.poll_read().unwrap();
+    sender.handle_read(&read, vec![batch(4, 4, 2), batch(4, 6, 3)], NOW);
+    assert_eq!(sender.poll_event(), None);
+    assert_eq!(sent(&mut sender), ["start 0", "batch 4/6-8"]);
+}
+
 #[test]
 fn a_batch_partly_below_w_is_sent_whole_and_a_gap_is_shortened() {
     let mut sender = ready(bounds(1, 20, 3), w(2, 5));

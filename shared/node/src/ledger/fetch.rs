@@ -15,8 +15,14 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Largest answer.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Asks the node at `address`.
+/// The ledger of the node at `address`.
 pub(super) fn fetch(address: &str) -> Result<Ledger, String> {
+    let body = fetch_body(address, PATH)?;
+    parse(&body).map_err(|error| format!("{address}: {error}"))
+}
+
+/// What the running node at `address` (`host:port`) answers to a GET of `path`. An answer with another status than 200 is an error.
+pub fn fetch_body(address: &str, path: &str) -> Result<Vec<u8>, String> {
     let host = address.trim_start_matches("http://").trim_end_matches('/');
     let fault = |error: &dyn std::fmt::Display| format!("{host}: {error}");
     let mut addresses = host.to_socket_addrs().map_err(|error| fault(&error))?;
@@ -24,17 +30,17 @@ pub(super) fn fetch(address: &str) -> Result<Ledger, String> {
     let mut stream = TcpStream::connect_timeout(&address, WITHIN).map_err(|error| fault(&error))?;
     stream.set_read_timeout(Some(WITHIN)).map_err(|error| fault(&error))?;
     // HTTP/1.0: the body is not chunked and ends with the connection.
-    let request = format!("GET {PATH} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| fault(&error))?;
     let mut answer = Vec::new();
     stream
         .take(BYTES_MAX)
         .read_to_end(&mut answer)
         .map_err(|error| fault(&error))?;
-    parse(&answer).map_err(|error| fault(&error))
+    body(&answer).map(<[u8]>::to_vec).map_err(|error| fault(&error))
 }
 
-fn parse(answer: &[u8]) -> Result<Ledger, String> {
+fn body(answer: &[u8]) -> Result<&[u8], String> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     let end = end.ok_or("the answer is not one of HTTP")?;
     let head = String::from_utf8_lossy(&answer[..end]);
@@ -42,12 +48,20 @@ fn parse(answer: &[u8]) -> Result<Ledger, String> {
     if status != "200" {
         return Err(format!("the node answered with status {status:?}"));
     }
-    serde_json::from_slice(&answer[end + 4..]).map_err(|error| format!("the ledger does not decode: {error}"))
+    Ok(&answer[end + 4..])
+}
+
+fn parse(body: &[u8]) -> Result<Ledger, String> {
+    serde_json::from_slice(body).map_err(|error| format!("the ledger does not decode: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Ledger, body};
+
+    fn parse(answer: &[u8]) -> Result<Ledger, String> {
+        body(answer).and_then(super::parse)
+    }
 
     #[test]
     fn an_answer_that_is_no_ledger_is_an_error() {

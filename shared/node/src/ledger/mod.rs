@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use command::{LedgerArgs, ledger_command};
+pub use fetch::fetch_body;
 pub use gather::{ReaderSource, Shelf, readers, track_book};
 pub use source::LedgerSource;
 

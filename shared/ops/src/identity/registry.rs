@@ -39,6 +39,17 @@ pub struct EdgeEntry {
     /// Set by the operator to lock the edge out; a new join clears it.
     #[serde(default)]
     pub refused: bool,
+    /// Instances up to this one are given already, without a certificate of their own: the next join goes above it.
+    #[serde(default)]
+    pub reserved: u32,
+}
+
+impl EdgeEntry {
+    /// The highest instance that was ever given to the name.
+    #[must_use]
+    pub fn newest(&self) -> u32 {
+        self.instance.max(self.reserved)
+    }
 }
 
 /// Why an edge may not connect although the CA signed its certificate.
@@ -129,7 +140,9 @@ impl EdgeRegistry {
     pub fn admit(&self, identity: &EdgeIdentity, now: WallTime) -> Result<(), Refusal> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let name = identity.name.clone();
-        if let Some(known) = self.get(&name)? {
+        let known = self.get(&name)?;
+        let reserved = known.as_ref().map(|known| known.reserved);
+        if let Some(known) = known {
             if known.refused {
                 return Err(Refusal::Refused { name });
             }
@@ -147,7 +160,23 @@ impl EdgeRegistry {
         }
         tracing::warn!(edge = %name, instance = identity.instance, "this edge joined after the data directory was \
             copied: learning it again from its certificate");
-        Ok(self.write(identity, now)?)
+        self.write(identity, now)?;
+        if let Some(reserved) = reserved.filter(|reserved| *reserved > identity.instance) {
+            let entry = self.get(&identity.name)?;
+            entry.map_or(Ok(()), |entry| self.put(&EdgeEntry { reserved, ..entry }))?;
+        }
+        Ok(())
+    }
+
+    /// Gives an instance above `floor`, and above all that were given, to a store that keeps its certificate.
+    pub fn reserve(&self, name: &EdgeName, floor: u32) -> Result<u32, IdentityError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut entry) = self.get(name)? else {
+            return Err(IdentityError::invalid(&self.path(name), "this edge has never joined"));
+        };
+        entry.reserved = floor.max(entry.newest()).saturating_add(1);
+        self.put(&entry)?;
+        Ok(entry.reserved)
     }
 
     /// Gives the next instance of `name` to the certificate that `sign` makes for it.
@@ -158,7 +187,7 @@ impl EdgeRegistry {
         sign: impl FnOnce(u32) -> Result<(T, Fingerprint), IdentityError>,
     ) -> Result<(T, u32), IdentityError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let instance = self.get(name)?.map_or(1, |known| known.instance.saturating_add(1));
+        let instance = self.get(name)?.map_or(1, |known| known.newest().saturating_add(1));
         let (made, fingerprint) = sign(instance)?;
         self.write(
             &EdgeIdentity {
@@ -179,9 +208,14 @@ impl EdgeRegistry {
             created_ms: now.0,
             fingerprint: identity.fingerprint,
             refused: false,
+            reserved: 0,
         };
-        let text = serde_json::to_vec_pretty(&entry).expect("an entry is always JSON");
-        let path = self.path(&identity.name);
+        self.put(&entry)
+    }
+
+    fn put(&self, entry: &EdgeEntry) -> Result<(), IdentityError> {
+        let text = serde_json::to_vec_pretty(entry).expect("an entry is always JSON");
+        let path = self.path(&entry.name);
         files::write_atomic(&path, &text, Access::Private).map_err(IdentityError::io(&path))
     }
 
