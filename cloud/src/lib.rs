@@ -12,6 +12,15 @@ mod routing;
 mod status;
 mod token;
 
+/// What of the cloud decides without a socket, a file or a clock. Public for the simulation of whole worlds in `tests`.
+pub mod pure {
+    pub use crate::dedup::book::Book;
+    pub use crate::dedup::mark::{LaneKey, Mark, MarkError, decode as decode_mark};
+    pub use crate::ingest::append::{Appender, Moved, Places, Tally};
+    pub use crate::ingest::flow::{Draft, Flow, Site};
+    pub use crate::routing::{DEFAULT_STREAM, GAPS_STREAM, Stream, Streams, track_name};
+}
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

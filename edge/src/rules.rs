@@ -9,20 +9,20 @@ use fellbeck_core::{Filter, TrackId};
 
 /// One rule, its lane resolved to a track of the store.
 #[derive(Debug, Clone)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// Topics that it takes.
-    pub(crate) filter: Filter,
+    pub filter: Filter,
     /// Where they go: the lane's run 0.
-    pub(crate) track: TrackId,
+    pub track: TrackId,
 }
 
 /// The ordered list of rules.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Rules(Vec<Rule>);
+pub struct Rules(Vec<Rule>);
 
 impl Rules {
     /// Rules in the order in which they are tried.
-    pub(crate) fn new(rules: Vec<Rule>) -> Self {
+    pub fn new(rules: Vec<Rule>) -> Self {
         Self(rules)
     }
 }
@@ -37,12 +37,12 @@ impl Route for Rules {
 }
 
 /// Name of the store's track for run 0 of a lane.
-pub(crate) fn track_name(lane: &str) -> String {
+pub fn track_name(lane: &str) -> String {
     format!("lane/{lane}/0")
 }
 
 /// Lane for QoS 1 and 2 messages that only a persistent session on this node wants. Never forwarded.
-pub(crate) const LOCAL_LANE: &str = "local";
+pub const LOCAL_LANE: &str = "local";
 
 #[cfg(test)]
 mod tests {

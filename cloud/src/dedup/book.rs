@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use fellbeck_core::{Incarnation, Position, Run, TrackId};
 use fellbeck_link::{KnownEdge, LaneMark};
-use fellbeck_store::{Put, Space};
+use fellbeck_store::{Commit, Put, Space, Urgency};
 
-use super::mark::{LaneKey, Mark, partition_key, position_value, watermark_key};
+use super::mark::{LaneKey, Mark, edge_key, edge_value, partition_key, position_value, watermark_key};
 
 /// What the log holds of one edge instance.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Book {
+pub struct Book {
     /// Instance that the entries belong to; 0: none.
     instance: u32,
     incarnation: Option<Incarnation>,
@@ -23,7 +23,7 @@ pub(crate) struct Book {
 
 impl Book {
     /// Takes an entry of the store. Entries of older instances are history and are passed over.
-    pub(crate) fn load(&mut self, mark: Mark, track_of: impl Fn(&str) -> Option<TrackId>) {
+    pub fn load(&mut self, mark: Mark, track_of: impl Fn(&str) -> Option<TrackId>) {
         let instance = match &mark {
             Mark::Edge { instance, .. } => *instance,
             Mark::Watermark { lane, .. } | Mark::Partition { lane, .. } => lane.instance,
@@ -68,13 +68,13 @@ impl Book {
     /// Whether an edge that joined again as `instance` is the store that these entries are about: its chain says so.
     ///
     /// Then the entries go on under the new instance, so that a new certificate alone sends nothing twice.
-    pub(crate) fn continues(&self, instance: u32, chain: &[Incarnation]) -> bool {
+    pub fn continues(&self, instance: u32, chain: &[Incarnation]) -> bool {
         let known = self.incarnation.map(|known| known.id);
         instance > self.instance && known.is_some_and(|id| chain.iter().any(|incarnation| incarnation.id == id))
     }
 
     /// What admission needs to know of the edge under `instance`.
-    pub(crate) fn known(&self, instance: u32, chain: &[Incarnation]) -> KnownEdge {
+    pub fn known(&self, instance: u32, chain: &[Incarnation]) -> KnownEdge {
         if instance != self.instance && !self.continues(instance, chain) {
             return KnownEdge {
                 instance,
@@ -94,8 +94,34 @@ impl Book {
         }
     }
 
+    /// The commit that remembers who is admitted, with the marks where they are carried over to a new instance; and whether they
+    /// are. To be durable before the edge is welcomed: then no later crash of the cloud lifts the fence.
+    pub fn admission(
+        &self,
+        (edge, instance): (&str, u32),
+        incarnation: Incarnation,
+        chain: &[Incarnation],
+        track_names: &HashMap<TrackId, String>,
+    ) -> (Commit, bool) {
+        let carried = self.continues(instance, chain);
+        let mut puts = vec![Put {
+            space: Space::Mark,
+            key: edge_key(edge),
+            value: edge_value(instance, incarnation.epoch, &incarnation.id),
+        }];
+        if carried {
+            puts.extend(self.carried(edge, instance, track_names));
+        }
+        let commit = Commit {
+            puts,
+            urgency: Urgency::Now,
+            ..Commit::default()
+        };
+        (commit, carried)
+    }
+
     /// Entries for the store that carry all marks over to `instance`.
-    pub(crate) fn carried(&self, edge: &str, instance: u32, track_names: &HashMap<TrackId, String>) -> Vec<Put> {
+    pub fn carried(&self, edge: &str, instance: u32, track_names: &HashMap<TrackId, String>) -> Vec<Put> {
         let key = |lane: &String, run: Run| LaneKey {
             edge: edge.to_owned(),
             instance,
@@ -119,7 +145,7 @@ impl Book {
     }
 
     /// The edge was admitted in this incarnation, with its marks carried over or not, and that is durable.
-    pub(crate) fn admitted(&mut self, instance: u32, incarnation: Incarnation, carried: bool) {
+    pub fn admitted(&mut self, instance: u32, incarnation: Incarnation, carried: bool) {
         if instance != self.instance && !carried {
             *self = Self::default();
         }
@@ -128,7 +154,7 @@ impl Book {
     }
 
     /// W of a lane moved, and that is durable.
-    pub(crate) fn moved(&mut self, lane: &str, run: Run, w: Position) {
+    pub fn moved(&mut self, lane: &str, run: Run, w: Position) {
         match self.watermarks.get_mut(&(lane.to_owned(), run)) {
             Some(mark) => {
                 debug_assert!(*mark <= w, "W moved backwards");
@@ -141,7 +167,7 @@ impl Book {
     }
 
     /// Last position of the lane in each partition, as far as there is one.
-    pub(crate) fn partitions(&self, lane: &str, run: Run) -> HashMap<TrackId, Position> {
+    pub fn partitions(&self, lane: &str, run: Run) -> HashMap<TrackId, Position> {
         let of_lane = self
             .partitions
             .iter()
@@ -150,7 +176,7 @@ impl Book {
     }
 
     /// Partition marks moved, and that is durable.
-    pub(crate) fn appended(&mut self, lane: &str, run: Run, marks: &[(TrackId, Position)]) {
+    pub fn appended(&mut self, lane: &str, run: Run, marks: &[(TrackId, Position)]) {
         for (track, position) in marks {
             self.partitions.insert((lane.to_owned(), run, *track), *position);
         }

@@ -16,7 +16,7 @@ use fellbeck_link::{
 };
 use fellbeck_ops::Shutdown;
 use fellbeck_ops::identity::{EdgeIdentity, PeerError, Refusal};
-use fellbeck_store::{Commit, Committed, Put, Space, Submitter, Urgency};
+use fellbeck_store::{Committed, Submitter};
 use quinn::Connection;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,7 +25,6 @@ use super::accept::{LinkParts, StrangerGuard, explain};
 use super::driver::{Driver, Ends, STALL_MAX};
 use super::edges::{Command, Live, Slot};
 use super::streams::{Source, Streams};
-use crate::dedup::mark::{edge_key, edge_value};
 
 /// Time for the Hello after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -300,20 +299,10 @@ async fn remember(
 ) -> Result<(Submitter, mpsc::Receiver<Committed>), Fault> {
     let name = identity.name.as_str();
     let (submitter, mut answers) = parts.store.submitter(super::driver::OUTSTANDING_MAX);
-    let carried = slot.book().continues(identity.instance, &hello.chain);
-    let mut puts = vec![Put {
-        space: Space::Mark,
-        key: edge_key(name),
-        value: edge_value(identity.instance, incarnation.epoch, &incarnation.id),
-    }];
-    if carried {
-        puts.extend(slot.book().carried(name, identity.instance, &parts.places.track_names));
-    }
-    let commit = Commit {
-        puts,
-        urgency: Urgency::Now,
-        ..Commit::default()
-    };
+    let shown = (name, identity.instance);
+    let (commit, carried) = slot
+        .book()
+        .admission(shown, incarnation, &hello.chain, &parts.places.track_names);
     let submitted = submitter.submit(commit);
     submitted.map_err(|error| Fault::Broken(error.to_string()))?;
     let halted = || Fault::Broken("the store has halted".into());

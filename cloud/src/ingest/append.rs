@@ -21,30 +21,30 @@ use crate::routing::Streams;
 
 /// Where records of this node go.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub struct Places {
     /// The streams.
-    pub(crate) streams: Streams,
+    pub streams: Streams,
     /// Track of the gaps stream.
-    pub(crate) gaps: TrackId,
+    pub gaps: TrackId,
     /// Names of all tracks, for the keys of partition marks.
-    pub(crate) track_names: Arc<HashMap<TrackId, String>>,
+    pub track_names: Arc<HashMap<TrackId, String>>,
 }
 
 /// What the commit moves once it is durable.
 #[derive(Debug)]
-pub(crate) struct Moved {
+pub struct Moved {
     /// The lane.
-    pub(crate) lane: Arc<str>,
+    pub lane: Arc<str>,
     /// Its run.
-    pub(crate) run: Run,
+    pub run: Run,
     /// Its new W.
-    pub(crate) w: Position,
+    pub w: Position,
     /// Its new partition marks.
-    pub(crate) partitions: Vec<(TrackId, Position)>,
+    pub partitions: Vec<(TrackId, Position)>,
 }
 
 /// One commit under construction, for one ingest of one edge.
-pub(crate) struct Appender<'a> {
+pub struct Appender<'a> {
     places: &'a Places,
     edge: &'a str,
     instance: u32,
@@ -64,15 +64,15 @@ pub(crate) struct Appender<'a> {
 
 /// What happened on the way, to be counted once the commit was taken.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Records dropped since a partition mark covers them.
-    pub(crate) duplicates: u64,
+    pub duplicates: u64,
     /// Ranges declared as lost.
-    pub(crate) gaps: Vec<Gap>,
+    pub gaps: Vec<Gap>,
 }
 
 impl<'a> Appender<'a> {
-    pub(crate) fn new(
+    pub fn new(
         places: &'a Places,
         edge: (&'a str, u32),
         marks: &'a HashMap<TrackId, Position>,
@@ -95,7 +95,7 @@ impl<'a> Appender<'a> {
     }
 
     /// The commit for `ingest`. An error means a batch that does not open: the edge is broken or hostile.
-    pub(crate) fn build(mut self, ingest: &Ingest) -> Result<(Commit, Moved, Tally), BatchError> {
+    pub fn build(mut self, ingest: &Ingest) -> Result<(Commit, Moved, Tally), BatchError> {
         let mut gaps = Vec::new();
         for entry in &ingest.entries {
             match entry {

@@ -4,21 +4,20 @@
 //! Order of calls as [`fellbeck_link::Receiver`] demands. When the connection is gone the driver stays until what it had handed to
 //! the store is durable, and only then lets the next link of the edge begin.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fellbeck_core::{Position, TrackId};
-use fellbeck_link::{ByeReason, Ingest, IngestEntry, LaneIndex, Receiver, ReceiverEvent, ReceiverStats};
+use fellbeck_link::{ByeReason, Ingest, Receiver, ReceiverEvent, ReceiverStats};
 use fellbeck_ops::Shutdown;
 use fellbeck_ops::identity::EdgeIdentity;
-use fellbeck_store::{Committed, Level, Submitter, Ticket};
+use fellbeck_store::{Committed, Level, Submitter};
 use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Moved, Tally};
+use super::append::Tally;
 use super::edges::{Command, Slot};
+use super::flow::{Flow, Site};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
 
 /// Commits of one link under way.
@@ -49,10 +48,8 @@ pub(super) struct Driver {
     slot: Arc<Slot>,
     edge: String,
     instance: u32,
-    /// Handed to the store, oldest first.
-    under_way: VecDeque<UnderWay>,
-    /// Partition marks per lane, durable or under way: later records of the lane lie above them.
-    marks: HashMap<LaneIndex, HashMap<TrackId, Position>>,
+    /// Handed to the store.
+    flow: Flow,
     probing: Vec<oneshot::Sender<bool>>,
     counted: ReceiverStats,
     /// The store is full: nothing is taken from the receiver until then.
@@ -65,13 +62,6 @@ enum Fault {
     Edge(String),
     /// This node cannot take it.
     Store(String),
-}
-
-struct UnderWay {
-    ticket: Ticket,
-    lane: LaneIndex,
-    raw: u64,
-    moved: Moved,
 }
 
 impl Driver {
@@ -92,8 +82,7 @@ impl Driver {
             slot,
             edge: identity.name.to_string(),
             instance: identity.instance,
-            under_way: VecDeque::new(),
-            marks: HashMap::new(),
+            flow: Flow::default(),
             probing: Vec::new(),
             counted: ReceiverStats::default(),
             paused_until: None,
@@ -113,7 +102,7 @@ impl Driver {
         streams.stop().await;
         drop(guard);
         // What was handed out and never submitted is not waited for: the edge sends it again.
-        while !self.under_way.is_empty() {
+        while !self.flow.is_empty() {
             match self.answers.recv().await {
                 Some(committed) => self.committed(committed),
                 // The store has halted: the node is about to end, and W is what the log says at the next start.
@@ -252,33 +241,28 @@ impl Driver {
     }
 
     fn has_room(&self) -> bool {
-        let raw: u64 = self.under_way.iter().map(|commit| commit.raw).sum();
-        self.under_way.len() < OUTSTANDING_MAX && raw < RAW_OUTSTANDING_MAX && self.submitter.has_room()
+        self.flow.len() < OUTSTANDING_MAX && self.flow.raw() < RAW_OUTSTANDING_MAX && self.submitter.has_room()
     }
 
     fn submit(&mut self, ingest: &Ingest) -> Result<(), Fault> {
-        let marks = self
-            .marks
-            .entry(ingest.lane)
-            .or_insert_with(|| self.slot.book().partitions(&ingest.name, ingest.run));
         let clock = &self.parts.clock;
-        let edge = (self.edge.as_str(), self.instance);
-        let appender = Appender::new(&self.parts.places, edge, marks, clock.wall(), clock.quality());
-        let (commit, moved, tally) = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
+        let site = Site {
+            places: &self.parts.places,
+            edge: (self.edge.as_str(), self.instance),
+            now: clock.wall(),
+            clock: clock.quality(),
+        };
+        let (commit, draft) = self
+            .flow
+            .draft(ingest, &self.slot.book(), site)
+            .map_err(|error| Fault::Edge(error.to_string()))?;
         // Nothing of a refused submission was acknowledged: the edge sends it again on its next link.
         let ticket = self
             .submitter
             .submit(commit)
             .map_err(|error| Fault::Store(error.to_string()))?;
-        marks.extend(moved.partitions.iter().copied());
-        let raw = ingest.entries.iter().map(IngestEntry::raw_len).sum();
-        self.under_way.push_back(UnderWay {
-            ticket,
-            lane: ingest.lane,
-            raw,
-            moved,
-        });
-        self.tell(ingest, &tally);
+        self.tell(ingest, &draft.tally);
+        self.flow.submitted(ticket, draft);
         Ok(())
     }
 
@@ -300,20 +284,9 @@ impl Driver {
         );
     }
 
-    /// A commit is durable: W moves, and only now (I3).
     fn committed(&mut self, committed: Committed) {
-        while self
-            .under_way
-            .front()
-            .is_some_and(|oldest| oldest.ticket <= committed.ticket)
-        {
-            let UnderWay { lane, moved, .. } = self.under_way.pop_front().expect("the front was just seen");
-            let mut book = self.slot.book();
-            book.moved(&moved.lane, moved.run, moved.w);
-            book.appended(&moved.lane, moved.run, &moved.partitions);
-            drop(book);
-            self.receiver.handle_durable(lane, moved.w);
-        }
+        self.flow
+            .committed(committed, &mut self.slot.book(), &mut self.receiver);
     }
 
     fn events(&mut self) {

@@ -9,6 +9,7 @@ mod admit;
 pub(crate) mod append;
 mod driver;
 pub(crate) mod edges;
+pub(crate) mod flow;
 mod join;
 pub(crate) mod noise;
 mod streams;

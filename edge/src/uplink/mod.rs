@@ -6,9 +6,10 @@
 
 pub(crate) mod dial;
 mod driver;
-mod entries;
+pub(crate) mod entries;
 pub(crate) mod lanes;
 mod memory;
+pub(crate) mod progress;
 pub(crate) mod state;
 mod streams;
 
