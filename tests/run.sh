@@ -7,6 +7,9 @@ cd "$(dirname "$0")/.."
 bash tests/setup.sh
 # The end-to-end tests start the binaries, which `cargo test` alone does not build. With all targets at once, nothing is built twice.
 cargo build --workspace --all-targets --locked
+case "$*" in
+'' | *gateway*) bash tests/gateway.sh build ;;
+esac
 if [ $# -eq 0 ]; then
     set -- --workspace
 fi

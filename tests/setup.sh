@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and a fresh Debian machine lacks: mosquitto as a peer, its clients as real users, strace to see syncs,
-# Python with paho-mqtt and Node.js with MQTT.js as further users (pinned in tests/clients, installed below target/clients).
+# Python with paho-mqtt and Node.js with MQTT.js as further users (pinned in tests/clients, installed below target/clients), and what the
+# emulated gateway needs (tests/gateway.sh, below target/gateway).
 # Does nothing where it is there already. Needs root only when a package of Debian is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +14,12 @@ command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || missing+=(python3 python3-venv)
 command -v node >/dev/null 2>&1 || missing+=(nodejs)
 command -v npm >/dev/null 2>&1 || missing+=(npm)
+if [ "$(uname -m)" = x86_64 ]; then
+    command -v qemu-system-aarch64 >/dev/null 2>&1 || missing+=(qemu-system-arm)
+    { command -v aarch64-linux-gnu-gcc && [ -e /usr/aarch64-linux-gnu/lib/libc.so ]; } >/dev/null 2>&1 ||
+        missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    [ -x /sbin/mke2fs ] || missing+=(e2fsprogs)
+fi
 
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive
@@ -51,3 +58,8 @@ install_mqttjs() {
 { cmp -s tests/clients/paho/requirements.txt target/clients/paho/installed.txt &&
     target/clients/paho/bin/python -c 'import paho.mqtt' 2>/dev/null; } || install_paho
 cmp -s tests/clients/mqttjs/package-lock.json target/clients/mqttjs/installed.json || install_mqttjs
+# Without the gateway its tests check nothing; the gate asks for them.
+bash tests/gateway.sh kit || {
+    echo "setup: no emulated gateway can be made here"
+    [ -z "${FELLBECK_GATEWAY_REQUIRED:-}" ]
+}

@@ -1,6 +1,7 @@
 //! Command line of `fellbeck-cloud`.
 
 use clap::{Parser, Subcommand};
+use fellbeck_node::ledger::LedgerArgs;
 use fellbeck_ops::cli::NodeArgs;
 
 /// Cloud tier: takes the links of edges, keeps partitioned logs, serves consumers.
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Run,
     /// Check the configuration and exit.
     Check,
+    /// Print the books: what edges sent, what the log holds, what readers got. Exit code 0: they close, 1: they do not, 2: unknown.
+    Ledger(LedgerArgs),
     /// Join tokens for edges.
     Token {
         #[command(subcommand)]

@@ -11,6 +11,8 @@ use fellbeck_ops::identity::CaFiles;
 use fellbeck_ops::logging::LogConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::dedup::device_id::{ID_BYTES_MAX, Scheme, Scope};
+use crate::dedup::window::WindowLimits;
 use crate::routing::{DEFAULT_STREAM, GAPS_STREAM};
 
 /// All settings of a cloud node.
@@ -31,6 +33,8 @@ pub(crate) struct CloudConfig {
     pub(crate) http: HttpConfig,
     /// The partitioned log.
     pub(crate) store: StoreSettings,
+    /// Device message IDs.
+    pub(crate) dedup: DedupConfig,
     /// Persistent sessions.
     pub(crate) session: SessionConfig,
     /// Streams, in order; the first match wins. A stream `default` (filter `#`, 8 partitions) is added unless one has that name.
@@ -54,11 +58,13 @@ impl Default for CloudConfig {
                 ..HttpConfig::default()
             },
             store: StoreSettings::default(),
+            dedup: DedupConfig::default(),
             session: SessionConfig {
                 queue_records_max: 10_000,
                 queue_bytes_max: ByteSize(8 << 20),
                 subscriptions_max: 10_000,
                 sessions_max: 100_000,
+                will_bytes_max: ByteSize::mib(64),
                 ..SessionConfig::default()
             },
             stream: Vec::new(),
@@ -142,6 +148,63 @@ impl Default for StoreSettings {
     }
 }
 
+/// `[dedup]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DedupConfig {
+    /// MQTT 5 user property that holds a device message ID. Empty: none.
+    pub(crate) message_id: String,
+    /// Among whose messages that ID is unique: `device` or `cloud`.
+    pub(crate) message_id_scope: Scope,
+    /// Whether `id` and `source` of CloudEvents count as a device message ID.
+    pub(crate) cloud_events: bool,
+    /// Device message IDs that are remembered at most.
+    pub(crate) window_ids: u64,
+    /// Time for which a device message ID is remembered.
+    pub(crate) window_secs: u64,
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        Self {
+            message_id: "message-id".into(),
+            message_id_scope: Scope::Device,
+            cloud_events: true,
+            window_ids: 1_000_000,
+            window_secs: 7 * 24 * 3600,
+        }
+    }
+}
+
+impl DedupConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.message_id.len() > ID_BYTES_MAX {
+            let allowed = "the name of a user property, up to 256 bytes, or \"\"";
+            return Err(out_of_range("dedup.message_id", self.message_id.clone(), allowed));
+        }
+        ranged("dedup.window_ids", self.window_ids, 1..=100_000_000)?;
+        ranged("dedup.window_secs", self.window_secs, 1..=(10 * 366 * 24 * 3600))?;
+        Ok(())
+    }
+
+    /// Where identifiers are looked for.
+    pub(crate) fn scheme(&self) -> Scheme {
+        Scheme {
+            property: self.message_id.clone(),
+            scope: self.message_id_scope,
+            cloud_events: self.cloud_events,
+        }
+    }
+
+    /// How many are remembered, and for how long.
+    pub(crate) fn limits(&self) -> WindowLimits {
+        WindowLimits {
+            count: usize::try_from(self.window_ids).unwrap_or(usize::MAX),
+            age_ms: self.window_secs * 1000,
+        }
+    }
+}
+
 /// One `[[stream]]`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +234,7 @@ impl CloudConfig {
         ranged("link.edges_max", u64::from(self.link.edges_max), 1..=1_000_000)?;
         self.mqtt.validate(PACKET_MAX_CLOUD as u64)?;
         self.session.validate()?;
+        self.dedup.validate()?;
         ranged("store.segment", self.store.segment.0, (256 << 10)..=(16 << 30))?;
         ranged("store.tail", self.store.tail.0, (64 << 10)..=(16 << 30))?;
         if self.link.ca_certificate.is_empty() != self.link.ca_key.is_empty() {

@@ -6,7 +6,10 @@
 mod args;
 mod config;
 mod dedup;
+mod downlink;
+mod gaps;
 mod ingest;
+mod ledger;
 mod node;
 mod routing;
 mod status;
@@ -15,9 +18,13 @@ mod token;
 /// What of the cloud decides without a socket, a file or a clock. Public for the simulation of whole worlds in `tests`.
 pub mod pure {
     pub use crate::dedup::book::Book;
+    pub use crate::dedup::device_id::{Scheme, Scope};
+    pub use crate::dedup::index::{DeviceIds, Intake};
     pub use crate::dedup::mark::{LaneKey, Mark, MarkError, decode as decode_mark};
-    pub use crate::ingest::append::{Appender, Moved, Places, Tally};
-    pub use crate::ingest::flow::{Draft, Flow, Site};
+    pub use crate::dedup::window::WindowLimits;
+    pub use crate::ingest::append::{Moved, Places, Tally};
+    pub use crate::ingest::flow::{Draft, Drafted, Flow, Site};
+    pub use crate::ledger::{Beat, LaneCounts, LaneId};
     pub use crate::routing::{DEFAULT_STREAM, GAPS_STREAM, Stream, Streams, track_name};
 }
 
@@ -40,28 +47,26 @@ pub fn cli(args: impl Iterator<Item = OsString>) -> ExitCode {
         Outcome::Exit(code) => return code,
     };
     match execute(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.exit(),
     }
 }
 
-fn execute(args: &Args) -> Result<(), NodeError> {
+fn execute(args: &Args) -> Result<ExitCode, NodeError> {
     let sources = args.node.sources(ENV_PREFIX)?;
     let config = load_checked(&sources, |config: CloudConfig| config.validate().map(|()| config))?;
     match args.command.as_ref().unwrap_or(&Command::Run) {
-        Command::Check => {
-            println!("configuration ok");
-            Ok(())
-        }
+        Command::Check => println!("configuration ok"),
+        Command::Ledger(ledger) => return Ok(node::ledger(&config, ledger)),
         Command::Run => {
             logging::init(&args.node.log(&config.log))?;
-            node::run(config, args.node.ready_file.as_deref())
+            node::run(config, args.node.ready_file.as_deref())?;
         }
         Command::Token {
             command: TokenCommand::Create { edge, address, hours },
         } => {
             println!("{}", token::create(&config, edge, address, *hours)?);
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,12 +6,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::Json;
+use axum::routing::get;
+use fellbeck_broker::front::MqttServer;
 use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
 use fellbeck_core::Filter;
+use fellbeck_node::ledger::{LedgerArgs, LedgerSource, ReaderSource};
 use fellbeck_node::{
     BrokerParts, DefaultPorts, NodeError, block_on, join_all, listeners, refresh, start_http, start_mqtt, stop_mqtt,
     wait,
@@ -25,11 +30,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::CloudConfig;
+use crate::dedup::index::DeviceIds;
+use crate::downlink::{self, Downlink};
+use crate::gaps::GapList;
 use crate::ingest::accept::{LinkParts, LinkServer};
 use crate::ingest::append::Places;
 use crate::ingest::edges::Edges;
+use crate::ledger;
 use crate::routing::{GAPS_STREAM, Stream, Streams, track_name};
-use crate::status::{status, sys_values};
+use crate::status::{publish_health, status, sys_values};
 use crate::token::remember_link_address;
 
 /// Runs the node until a signal or a failure.
@@ -62,25 +71,34 @@ async fn serve(
     let clock = NodeClock::start();
     let identity = CloudIdentity::open(data_dir, config.link.given_ca().as_ref(), clock.wall())
         .map_err(|error| NodeError::Identity(error.to_string()))?;
+    let openings = downlink::begin(store).await.map_err(NodeError::State)?;
     let streams = streams(config, store)?;
     let link = Arc::new(LinkParts {
         config: config.link.clone(),
         store: store.clone(),
-        places: places(streams.clone(), store),
+        gaps: GapList::load(store, gaps_track(store)).map_err(|error| NodeError::State(error.to_string()))?,
+        places: places(config, streams.clone(), store)?,
         edges: Edges::load(store).map_err(|error| NodeError::State(error.to_string()))?,
         identity,
         clock,
+        downlink: OnceLock::new(),
         joins: Default::default(),
         live: AtomicUsize::new(0),
         strangers: AtomicUsize::new(0),
         failed: watch::Sender::new(None),
         noise: Default::default(),
     });
-    let parts = broker_parts(config, streams, &link);
-    let mqtt = start_mqtt(&config.mqtt, &config.session, parts, store)?;
+    let broker = broker_parts(config, streams, &link);
+    let mqtt = start_mqtt(&config.mqtt, &config.session, broker, store)?;
+    if let Some(mqtt) = &mqtt {
+        let inside = mqtt.inside();
+        link.downlink.set(Downlink { inside, openings }).ok();
+    }
     let (leave, leaving) = Shutdown::manual();
     let (link_address, link_task) = start_link(config, data_dir, &link, leaving)?;
-    let http = start_http(&config.http, http_parts(&link, metrics.clone()), &signals.shutdown).await?;
+    let readers = mqtt.as_ref().map(MqttServer::books);
+    let parts = http_parts(&link, metrics.clone(), readers);
+    let http = start_http(&config.http, parts, &signals.shutdown).await?;
     let upkeep = metrics.spawn_upkeep(signals.shutdown.clone());
 
     let http_address = http.as_ref().map(|(address, _)| *address);
@@ -114,6 +132,11 @@ fn store_config(config: &CloudConfig) -> StoreConfig {
     }
 }
 
+/// `fellbeck-cloud ledger`.
+pub(crate) fn ledger(config: &CloudConfig, args: &LedgerArgs) -> ExitCode {
+    ledger::command(config, store_config(config), args)
+}
+
 fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
     let streams = config.streams().into_iter().map(|stream| {
         let filters = stream.filters.iter().map(|filter| {
@@ -133,16 +156,22 @@ fn streams(config: &CloudConfig, store: &Store) -> Result<Streams, NodeError> {
     Ok(Streams::new(streams.collect::<Result<_, NodeError>>()?))
 }
 
-fn places(streams: Streams, store: &Store) -> Places {
-    let gaps = store
-        .track(&track_name(GAPS_STREAM, 0))
-        .expect("the store was opened with the gaps stream");
+fn gaps_track(store: &Store) -> fellbeck_core::TrackId {
+    let track = store.track(&track_name(GAPS_STREAM, 0));
+    track.expect("the store was opened with the gaps stream")
+}
+
+fn places(config: &CloudConfig, streams: Streams, store: &Store) -> Result<Places, NodeError> {
+    let gaps = gaps_track(store);
     let track_names: HashMap<_, _> = store.tracks().into_iter().collect();
-    Places {
+    let device_ids = DeviceIds::load(store, config.dedup.scheme(), config.dedup.limits());
+    let device_ids = device_ids.map_err(|error| NodeError::State(error.to_string()))?;
+    Ok(Places {
         streams,
         gaps,
         track_names: Arc::new(track_names),
-    }
+        device_ids: Arc::new(device_ids),
+    })
 }
 
 /// One line on what was found, at the level that it deserves.
@@ -193,19 +222,29 @@ fn start_link(
     Ok((Some(bound), Some(tokio::spawn(server.run(link.clone(), leaving)))))
 }
 
-fn http_parts(link: &Arc<LinkParts>, metrics: Metrics) -> HttpParts {
+fn http_parts(link: &Arc<LinkParts>, metrics: Metrics, readers: ReaderSource) -> HttpParts {
     let readiness = Readiness::new(&["store", "mqtt", "link"]);
     for part in ["store", "mqtt", "link"] {
         readiness.met(part);
     }
-    let refresh = refresh(&link.store);
-    let link = link.clone();
+    let of_links = link.clone();
+    let ledger = LedgerSource::new(&link.store, readers, move |store| {
+        ledger::ledger(&of_links.edges, store)
+    });
+    let of_store = refresh(&link.store);
+    let of_links = link.clone();
+    let refresh = ledger.refresh(Arc::new(move || {
+        of_store();
+        publish_health(&of_links);
+    }));
+    let (link, listed) = (link.clone(), link.clone());
+    let gaps = get(async move || Json(listed.gaps.to_json(&listed.store)));
     HttpParts {
         title: "fellbeck-cloud",
         readiness,
         metrics,
         refresh,
         status: Arc::new(move || status(&link)),
-        extra: Default::default(),
+        extra: ledger.routes().route("/api/v1/gaps", gaps),
     }
 }

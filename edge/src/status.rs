@@ -6,11 +6,18 @@
 use fellbeck_store::{Store, StoreStats, TrackStats};
 use serde_json::{Value, json};
 
+use crate::downlink::DownlinkState;
 use crate::rules::{LOCAL_LANE, track_name};
 use crate::uplink::state::UplinkState;
+use crate::wear::Wear;
 
 /// State of the node, as the status page shows it.
-pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
+pub(crate) fn status(
+    name: &str,
+    store: &Store,
+    (uplink, downlink): (&UplinkState, &DownlinkState),
+    wear: &Wear,
+) -> Value {
     let stats = store.stats();
     let pressure = store.pressure();
     json!({
@@ -19,6 +26,7 @@ pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": store.incarnations().last().map(|incarnation| incarnation.epoch.0),
         "uplink": uplink.to_json(),
+        "downlink": downlink.to_json(),
         "store": {
             "used_bytes": pressure.used,
             "quota_bytes": pressure.quota,
@@ -27,6 +35,7 @@ pub(crate) fn status(name: &str, store: &Store, uplink: &UplinkState) -> Value {
             "segments": stats.segments,
             "commits": stats.commits,
         },
+        "flash": wear.to_json(),
         "lanes": stats.tracks.iter().map(lane).collect::<Vec<_>>(),
     })
 }
@@ -60,5 +69,7 @@ fn lane(track: &TrackStats) -> Value {
         "queued": track.queued,
         "held": track.held,
         "gap": track.gap,
+        "aside": track.aside,
+        "owed": track.owed,
     })
 }

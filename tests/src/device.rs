@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::ledger::DeviceBook;
+use crate::mqtt::wire::property;
 use crate::mqtt::{Client, ConnectOptions, Event, Version};
 use crate::stamp::Stamp;
 use crate::wait;
@@ -40,6 +41,8 @@ pub struct DevicePlan {
     pub interval: Duration,
     /// Publishes at most; `usize::MAX` until told to stop.
     pub count: usize,
+    /// Name of a user property that gets the message's number (5.0 only).
+    pub id_property: Option<&'static str>,
 }
 
 impl DevicePlan {
@@ -54,6 +57,7 @@ impl DevicePlan {
             size: 120,
             interval: Duration::from_millis(3),
             count: usize::MAX,
+            id_property: None,
         }
     }
 
@@ -259,8 +263,10 @@ impl Worker {
                 device: self.plan.name.clone(),
                 seq,
             };
+            let id = self.plan.id_property.map(|name| property::user(name, seq.to_string()));
+            let how = (self.plan.qos, id.unwrap_or_default());
             self.client
-                .publish(&self.plan.topic(), stamp.payload(self.plan.size), self.plan.qos, seq);
+                .publish_with(&self.plan.topic(), stamp.payload(self.plan.size), how, seq);
             self.due = (self.due + self.plan.interval).max(Instant::now() - TURN);
         }
     }

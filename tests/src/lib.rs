@@ -8,10 +8,13 @@
 #![deny(missing_docs)]
 
 mod address;
+mod books;
+pub mod cgroup;
 mod command;
 mod device;
 pub mod disk;
 pub mod fuzz;
+pub mod gateway;
 mod hostile;
 mod http;
 mod ledger;
@@ -30,6 +33,7 @@ mod world;
 pub mod ws;
 
 pub use address::Address;
+pub use books::Books;
 pub use command::{Finished, binary, run_to_end};
 pub use device::{Device, DevicePlan};
 pub use hostile::{mutate, random_bytes};

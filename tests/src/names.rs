@@ -19,11 +19,20 @@ pub const PROTOCOL_ERRORS: &str = "fellbeck_broker_protocol_errors_total";
 /// Counter in the cloud: records that came over the link and were there already.
 pub const LINK_DUPLICATES: &str = "fellbeck_link_duplicates_total";
 
+/// Counter in the cloud: records that a device had sent before, by their device message ID.
+pub const DEVICE_DUPLICATES: &str = "fellbeck_link_device_duplicates_total";
+
 /// Gauge on the edge: 1 while the link to the cloud is up.
 pub const LINK_UP: &str = "fellbeck_link_connected";
 
 /// Counter in the cloud: gaps declared and stored.
 pub const LINK_GAPS: &str = "fellbeck_link_gaps_total";
+
+/// Counter in the cloud: records that those gaps name.
+pub const GAP_RECORDS: &str = "fellbeck_link_gap_records_total";
+
+/// Counter on the edge (label `reason`): records given up by the policy of their lane.
+pub const DROPPED: &str = "fellbeck_store_dropped_records_total";
 
 /// Config key of the edge's byte quota.
 pub const QUOTA_KEY: &str = "store.quota";
@@ -33,3 +42,13 @@ pub const DEFAULT_STREAM: &str = "stream/default/";
 
 /// Prefix of the tracks of the edge's default lane.
 pub const DEFAULT_LANE: &str = "lane/default/";
+
+/// What no node may say in its log after a mere power cut: nothing that was synced is gone, so nothing is missing or damaged.
+pub const DAMAGE: [&str; 6] = [
+    "moved away, beginning anew",
+    "that were synced are missing",
+    "damaged in the middle",
+    "is made anew",
+    "the store was damaged",
+    "panicked at",
+];

@@ -341,6 +341,18 @@ impl Node {
             .unwrap_or_else(|| panic!("no {name}{{{piece}}} among {:?}", metrics.names()))
     }
 
+    /// Bytes that the process has caused to be written to block devices.
+    ///
+    /// # Panics
+    /// While it is down.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("the process is there");
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        let bytes = line.and_then(|line| line.trim().parse().ok());
+        bytes.expect("the system counts what a process writes")
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Panics

@@ -287,9 +287,55 @@ fn foreign_types_of_the_front_stay_in_the_front() {
     };
     assert_none("the session core is pure", &lines_where(&sources(), broken));
     let broken = |name: &str, line: &str| {
-        let driver = name.starts_with("edge/src/uplink") || name.starts_with("cloud/src/ingest");
+        let drivers = [
+            "edge/src/uplink",
+            "cloud/src/ingest",
+            "edge/src/downlink",
+            "cloud/src/downlink",
+        ];
+        let driver = drivers.iter().any(|folder| name.starts_with(folder));
         let code = !line.trim_start().starts_with("//");
         (!driver && code && line.contains(&["quinn", "::"].concat())).then(|| "quinn".to_owned())
     };
-    assert_none("quinn stays in uplink and ingest", &lines_where(&sources(), broken));
+    assert_none(
+        "quinn stays in uplink, ingest and the downlinks",
+        &lines_where(&sources(), broken),
+    );
+}
+
+/// The names of metrics in a line of code: what stands in quotes, whole.
+fn metrics_in(line: &str) -> impl Iterator<Item = &str> {
+    let quoted = line.split('"').skip(1).step_by(2);
+    quoted.filter_map(|text| text.strip_prefix("fellbeck_")).filter(|name| {
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        is_name && METRICS.iter().any(|part| name.starts_with(part)) && !name.ends_with('_')
+    })
+}
+
+/// What names of metrics begin with, behind the prefix of all.
+const METRICS: [&str; 5] = ["broker_", "http_", "link_", "reader_", "store_"];
+
+#[test]
+fn every_metric_is_documented() {
+    let path = root().join("docs/operating.md");
+    let document = fs::read_to_string(&path).expect("the document is there");
+    let words: BTreeSet<&str> = document
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    let product = |name: &str| name.contains("/src/") && !name.starts_with("tests/") && !name.contains("/tests");
+    let ours: Vec<_> = sources().into_iter().filter(|(name, _)| product(name)).collect();
+    let mut found = 0;
+    let mut missing = Vec::new();
+    for (name, text) in &ours {
+        for metric in text.lines().flat_map(metrics_in) {
+            found += 1;
+            if !words.contains(metric) {
+                missing.push(format!("{name}: {metric}"));
+            }
+        }
+    }
+    assert!(found > 60, "only {found} metrics were found");
+    assert_none("metrics that docs/operating.md does not name", &missing);
 }

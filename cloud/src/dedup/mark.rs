@@ -11,6 +11,7 @@ const VERSION: u8 = 1;
 const KIND_EDGE: u8 = b'e';
 const KIND_WATERMARK: u8 = b'w';
 const KIND_PARTITION: u8 = b'm';
+const KIND_DUPLICATES: u8 = b'd';
 
 /// One run of one lane of one edge instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +79,18 @@ pub(crate) fn partition_key(lane: &LaneKey, track: &str) -> Bytes {
     let mut key = lane_key(KIND_PARTITION, lane);
     put_bytes(&mut key, track.as_bytes());
     key.into()
+}
+
+/// Key, in the space of the node, of the count of a lane's records that were dropped by their device message ID.
+pub(crate) fn duplicates_key(lane: &LaneKey) -> Bytes {
+    lane_key(KIND_DUPLICATES, lane).into()
+}
+
+/// The lane that such a key names.
+pub(crate) fn take_duplicates_key(key: &[u8]) -> Option<LaneKey> {
+    let (&kind, mut rest) = key.split_first()?;
+    let lane = take_lane(&mut rest)?;
+    (kind == KIND_DUPLICATES && rest.is_empty()).then_some(lane)
 }
 
 /// Value of a watermark or partition mark.

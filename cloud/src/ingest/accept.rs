@@ -4,12 +4,14 @@
 //! Bounded: connections, handshake time, streams and windows per connection. A stranger costs a handshake and a line in the log.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fellbeck_node::NodeError;
-use fellbeck_ops::identity::{CloudIdentity, JOIN_ALPN, LINK_ALPN, Side, cloud_server_config, explain_crypto_error};
+use fellbeck_ops::identity::{
+    CloudIdentity, JOIN_ALPN, LINK_ALPN, LINK_ALPN_DOWNLINK, Side, cloud_server_config, explain_crypto_error,
+};
 use fellbeck_ops::{NodeClock, Shutdown, udp};
 use fellbeck_store::Store;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
@@ -25,6 +27,8 @@ use super::join::Joins;
 use super::noise::Noise;
 use super::{admit, join};
 use crate::config::LinkConfig;
+use crate::downlink::Downlink;
+use crate::gaps::GapList;
 
 /// Bytes of one lane stream that an edge may send ahead of what was read.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -53,6 +57,8 @@ pub(crate) struct LinkParts {
     pub(crate) identity: CloudIdentity,
     /// Time.
     pub(crate) clock: NodeClock,
+    /// The way down; set once the broker runs, and never where MQTT is off.
+    pub(crate) downlink: OnceLock<Downlink>,
     /// Join attempts.
     pub(crate) joins: Joins,
     /// Links that are up.
@@ -63,6 +69,8 @@ pub(crate) struct LinkParts {
     pub(crate) failed: watch::Sender<Option<String>>,
     /// Lines about strangers, at most one per second.
     pub(crate) noise: Noise,
+    /// Gaps that edges have declared.
+    pub(crate) gaps: GapList,
 }
 
 /// A bound endpoint that does not accept yet.
@@ -144,7 +152,7 @@ async fn connection(incoming: Incoming, parts: Arc<LinkParts>, mut shutdown: Shu
         Err(_) => return refused(&parts, peer, "the handshake took too long"),
     };
     match alpn(&connection).as_deref() {
-        Some(LINK_ALPN) => admit::link(connection, parts, stranger, shutdown).await,
+        Some(LINK_ALPN | LINK_ALPN_DOWNLINK) => admit::link(connection, parts, stranger, shutdown).await,
         Some(JOIN_ALPN) => join::serve(connection, &parts).await,
         _ => refused(&parts, peer, "the peer names no protocol of ours"),
     }
@@ -158,7 +166,8 @@ fn refused(parts: &LinkParts, peer: SocketAddr, reason: &str) {
     }
 }
 
-fn alpn(connection: &Connection) -> Option<Vec<u8>> {
+/// The protocol that both sides named.
+pub(crate) fn alpn(connection: &Connection) -> Option<Vec<u8>> {
     connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
 }
 

@@ -25,6 +25,7 @@ use super::accept::{LinkParts, StrangerGuard, explain};
 use super::driver::{Driver, Ends, STALL_MAX};
 use super::edges::{Command, Live, Slot};
 use super::streams::{Source, Streams};
+use crate::downlink;
 
 /// Time for the Hello after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -77,7 +78,10 @@ pub(crate) async fn link(
     };
     drop(stranger);
     match outcome {
-        Ok((driver, ends)) => driver.run(streams, ends, shutdown).await,
+        Ok((driver, ends)) => {
+            let downlink = downlink::serve(connection, &parts, identity.name.as_str());
+            tokio::join!(driver.run(streams, ends, shutdown), downlink);
+        }
         Err(fault) => refuse(&connection, streams, identity.name.as_str(), fault).await,
     }
 }
@@ -256,6 +260,7 @@ async fn start(
 ) -> Result<(Driver, Ends, Live), Fault> {
     let store = remember(parts, slot, identity, hello, admission.incarnation).await?;
     tell(connection, identity, hello, admission);
+    slot.ledger().connected(identity.instance, hello, parts.clock.tick());
     let config = ReceiverConfig {
         credit: parts.config.credit.0,
         probe_timeout: Duration::from_millis(parts.config.probe_timeout_ms),

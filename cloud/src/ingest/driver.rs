@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fellbeck_link::{ByeReason, Ingest, Receiver, ReceiverEvent, ReceiverStats};
+use fellbeck_link::{ByeReason, Ingest, LinkHealth, Receiver, ReceiverEvent, ReceiverStats};
 use fellbeck_ops::Shutdown;
 use fellbeck_ops::identity::EdgeIdentity;
 use fellbeck_store::{Committed, Level, Submitter};
@@ -15,10 +15,11 @@ use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::Tally;
+use super::append::{Tally, gap_json};
 use super::edges::{Command, Slot};
-use super::flow::{Flow, Site};
+use super::flow::{Drafted, Flow, Site};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
+use crate::ledger::LaneId;
 
 /// Commits of one link under way.
 pub(super) const OUTSTANDING_MAX: usize = 8;
@@ -54,6 +55,8 @@ pub(super) struct Driver {
     counted: ReceiverStats,
     /// The store is full: nothing is taken from the receiver until then.
     paused_until: Option<Instant>,
+    /// Health of the link as told last.
+    health: LinkHealth,
 }
 
 /// Why an ingest was not submitted.
@@ -86,6 +89,7 @@ impl Driver {
             probing: Vec::new(),
             counted: ReceiverStats::default(),
             paused_until: None,
+            health: LinkHealth::Up,
         }
     }
 
@@ -98,6 +102,7 @@ impl Driver {
         self.connection.close(0u32.into(), b"");
         self.receiver.handle_disconnected();
         self.events();
+        self.slot.ledger().disconnected();
         ends.gone.send_replace(true);
         streams.stop().await;
         drop(guard);
@@ -134,6 +139,7 @@ impl Driver {
         loop {
             self.ingest();
             self.events();
+            self.tell_health();
             if let Err(error) = self.transmit(streams).await {
                 return error;
             }
@@ -162,11 +168,32 @@ impl Driver {
                 Some(command) = commands.recv() => self.command(command),
                 () = sleep_until(deadline) => {
                     self.paused_until = None;
-                    self.receiver.handle_timeout(self.parts.clock.tick());
+                    let tick = self.parts.clock.tick();
+                    self.receiver.handle_timeout(tick);
+                    self.slot.ledger().handle_timeout(tick);
                 }
                 error = self.connection.closed() => return explain(&error),
                 () = shutdown.requested() => self.receiver.close(ByeReason::Shutdown),
             }
+        }
+    }
+
+    /// One line per change of what the link is worth.
+    fn tell_health(&mut self) {
+        let health = self.slot.ledger().health();
+        let before = std::mem::replace(&mut self.health, health);
+        if before == health {
+            return;
+        }
+        let (edge, before) = (&self.edge, before.as_str());
+        if health == LinkHealth::Degraded {
+            tracing::warn!(
+                edge,
+                before,
+                "the link is degraded: it is open, and heartbeats do not come"
+            );
+        } else {
+            tracing::info!(edge, before, health = health.as_str(), "the link carries data");
         }
     }
 
@@ -175,7 +202,9 @@ impl Driver {
             .receiver
             .poll_timeout()
             .map(|tick| self.parts.clock.instant_of(tick));
-        receiver.into_iter().chain(self.paused_until).min()
+        let health = self.slot.ledger().poll_timeout();
+        let health = health.map(|tick| self.parts.clock.instant_of(tick));
+        receiver.into_iter().chain(self.paused_until).chain(health).min()
     }
 
     /// Takes a frame. `Some`: the link is over.
@@ -252,15 +281,18 @@ impl Driver {
             now: clock.wall(),
             clock: clock.quality(),
         };
-        let (commit, draft) = self
-            .flow
-            .draft(ingest, &self.slot.book(), site)
-            .map_err(|error| Fault::Edge(error.to_string()))?;
+        let marks = || self.slot.book().partitions(&ingest.name, ingest.run);
+        let counts = |lane: &LaneId| self.slot.ledger().lane(lane);
+        let drafted = self.flow.draft(ingest, site, marks, counts);
+        let Drafted { commit, draft, intake } = drafted.map_err(|error| Fault::Edge(error.to_string()))?;
         // Nothing of a refused submission was acknowledged: the edge sends it again on its next link.
         let ticket = self
             .submitter
             .submit(commit)
             .map_err(|error| Fault::Store(error.to_string()))?;
+        if let Some(intake) = intake {
+            intake.settle();
+        }
         self.tell(ingest, &draft.tally);
         self.flow.submitted(ticket, draft);
         Ok(())
@@ -269,7 +301,13 @@ impl Driver {
     /// Counts what was dropped, and writes one line for all gaps of an ingest.
     fn tell(&self, ingest: &Ingest, tally: &Tally) {
         metrics::counter!("fellbeck_link_duplicates_total").increment(tally.duplicates);
+        metrics::counter!("fellbeck_link_device_duplicates_total").increment(tally.device_duplicates);
+        metrics::counter!("fellbeck_link_bad_device_ids_total").increment(tally.bad_ids);
         let Some(first) = tally.gaps.first() else { return };
+        for gap in &tally.gaps {
+            let instance = self.instance;
+            self.parts.gaps.push(gap_json(&self.edge, instance, ingest, gap));
+        }
         let count = tally
             .gaps
             .iter()
@@ -285,8 +323,19 @@ impl Driver {
     }
 
     fn committed(&mut self, committed: Committed) {
-        self.flow
-            .committed(committed, &mut self.slot.book(), &mut self.receiver);
+        while let Some((lane, moved)) = self.flow.durable(committed) {
+            let mut book = self.slot.book();
+            book.moved(&moved.lane, moved.run, moved.w);
+            book.appended(&moved.lane, moved.run, &moved.partitions);
+            drop(book);
+            let id = LaneId::new(self.instance, &moved.lane, moved.run);
+            if moved.beat.is_some() {
+                metrics::counter!("fellbeck_link_heartbeats_total").increment(1);
+            }
+            let tick = self.parts.clock.tick();
+            self.slot.ledger().moved(&id, moved.counts, moved.beat, tick);
+            self.receiver.handle_durable(lane, moved.w);
+        }
     }
 
     fn events(&mut self) {

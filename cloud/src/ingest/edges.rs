@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fellbeck_core::{Incarnation, TrackId};
 use fellbeck_link::ByeReason;
-use fellbeck_store::{ReadError, Space, Store};
+use fellbeck_store::{ReadError, Space, Store, Stored};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dedup::book::Book;
 use crate::dedup::mark;
+use crate::ledger::{Beat, EdgeLedger, LaneCounts};
 
 /// What one link asks of another of the same edge.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub(crate) struct Slot {
     /// Connections that are being admitted or wait for it.
     pub(crate) waiting: AtomicUsize,
     book: Mutex<Book>,
+    ledger: Mutex<EdgeLedger>,
 }
 
 impl Slot {
@@ -55,6 +57,13 @@ impl Slot {
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         // Each change of a book is whole after a single call.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// The books of the links, and their health.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, EdgeLedger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,7 +97,29 @@ impl Edges {
             };
             edges.slot(&name).book().load(mark, track_of);
         }
+        edges.load_ledger(store.load(Space::Node)?);
         Ok(edges)
+    }
+
+    /// Entries that do not decode cost their book, and nothing else: it opens anew at the next ingest.
+    fn load_ledger(&self, stored: Vec<Stored>) {
+        for Stored { key, value, .. } in stored.iter().filter(|stored| stored.key.starts_with(b"ledger/")) {
+            if let Some((edge, lane, counts)) = LaneCounts::decode(key, value) {
+                self.slot(&edge).ledger().load_lane(lane, counts);
+            } else if let Some((edge, beat)) = Beat::decode(key, value) {
+                self.slot(&edge).ledger().load_beat(beat);
+            } else {
+                tracing::error!(?key, "an entry of the ledger does not decode: its book begins anew");
+            }
+        }
+    }
+
+    /// All edges, in the order of their names.
+    pub(crate) fn all(&self) -> Vec<(String, Arc<Slot>)> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = slots.iter().map(|(name, slot)| (name.clone(), slot.clone())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
 
     /// The slot of an edge, made when it is new.

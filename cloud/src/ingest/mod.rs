@@ -7,6 +7,8 @@
 pub(crate) mod accept;
 mod admit;
 pub(crate) mod append;
+#[cfg(test)]
+mod append_tests;
 mod driver;
 pub(crate) mod edges;
 pub(crate) mod flow;

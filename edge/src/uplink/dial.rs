@@ -17,8 +17,10 @@ use crate::config::UplinkConfig;
 
 /// Bytes of one stream that may be sent and not yet confirmed; bounds the memory of a slow link.
 const SEND_WINDOW: u64 = 8 << 20;
-/// The cloud only ever sends control frames.
-const RECEIVE_WINDOW: u32 = 256 << 10;
+/// Bytes of one stream that the cloud may send ahead of what was read: control frames, or messages.
+const STREAM_RECEIVE_WINDOW: u32 = 256 << 10;
+/// The same of all streams, so that messages that wait never hold back a control frame.
+const RECEIVE_WINDOW: u32 = 2 * STREAM_RECEIVE_WINDOW;
 /// Least time for one address of a name.
 const SHARE_MIN: Duration = Duration::from_millis(500);
 /// Time that a closing endpoint gets to tell the other side.
@@ -86,7 +88,7 @@ fn transport(uplink: &UplinkConfig) -> Result<TransportConfig, String> {
         .max_idle_timeout(Some(IdleTimeout::try_from(idle).map_err(|error| error.to_string())?))
         .send_window(SEND_WINDOW)
         .receive_window(RECEIVE_WINDOW.into())
-        .stream_receive_window(RECEIVE_WINDOW.into())
+        .stream_receive_window(STREAM_RECEIVE_WINDOW.into())
         .max_concurrent_bidi_streams(0u32.into())
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None);

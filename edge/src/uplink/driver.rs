@@ -3,23 +3,27 @@
 //! In: control frames, store reads, commits, deadlines. Out: frames, reads, cursor moves, one log line per event.
 //! Order of calls as [`fellbeck_link::Sender`] demands: one `handle_*`, then all `poll_*` until they are dry.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fellbeck_core::Epoch;
-use fellbeck_link::{ByeReason, Connected, LaneRead, Sender, SenderEvent, SenderStats};
+use fellbeck_link::{ByeReason, Connected, Entry, LaneIndex, LaneRead, Sender, SenderEvent, SenderStats};
 use fellbeck_ops::{NodeClock, Shutdown};
-use fellbeck_store::{ReadError, Store, TrackRead};
+use fellbeck_store::{Committed, ReadError, Store, TrackRead};
 use quinn::Connection;
 use tokio::task::JoinSet;
 
 use super::dial::explain;
 use super::entries::{Expiry, entries};
+use super::heartbeat::Heart;
 use super::lanes::Lanes;
 use super::memory::Memory;
 use super::state::UplinkState;
 use super::streams::Streams;
+use crate::downlink::Downlink;
+use crate::ledger::Declared;
 
 /// Time that a closing connection gets to deliver its last frames.
 const FINISH_WITHIN: Duration = Duration::from_millis(500);
@@ -59,13 +63,17 @@ pub(crate) struct Driver {
     reads: JoinSet<ReadOutcome>,
     counted: SenderStats,
     last_read_error: Option<String>,
+    /// The way down, where this node has a broker.
+    downlink: Option<Downlink>,
+    /// `None`: heartbeats are off.
+    heart: Option<Heart>,
 }
 
 impl Driver {
     pub(crate) fn new(
         sender: Sender,
-        lanes: Lanes,
-        memory: Memory,
+        (heart, downlink): (Option<Heart>, Option<Downlink>),
+        (lanes, memory): (Lanes, Memory),
         store: Store,
         clock: NodeClock,
         state: Arc<UplinkState>,
@@ -80,6 +88,8 @@ impl Driver {
             reads: JoinSet::new(),
             counted: SenderStats::default(),
             last_read_error: None,
+            downlink,
+            heart,
         }
     }
 
@@ -97,8 +107,20 @@ impl Driver {
             Err(error) => return self.lost(&explain(&error), false),
         };
         self.greet(instance);
-        let outcome = self.converse(&connection, &mut streams, peer, shutdown).await;
+        let mut downlink = self.downlink.take();
+        let outcome = tokio::select! {
+            outcome = self.converse(&connection, &mut streams, peer, shutdown) => outcome,
+            never = serve(&mut downlink, &connection) => match never {},
+        };
+        self.downlink = downlink;
+        if let Some(downlink) = &self.downlink {
+            downlink.left();
+        }
         self.sender.handle_disconnected();
+        if let Some(heart) = &mut self.heart {
+            heart.disconnected();
+        }
+        self.show_health();
         self.memory.flush();
         self.count();
         // A lost connection has nothing left to finish.
@@ -144,7 +166,9 @@ impl Driver {
             if let Some(end) = self.drain(streams, peer).await? {
                 return Ok(end);
             }
-            let deadline = self.sender.poll_timeout().map(|tick| self.clock.instant_of(tick));
+            let heart = self.heart.as_ref().and_then(Heart::poll_timeout);
+            let deadline = self.sender.poll_timeout().into_iter().chain(heart).min();
+            let deadline = deadline.map(|tick| self.clock.instant_of(tick));
             tokio::select! {
                 frame = streams.control.recv() => match frame {
                     Some(Ok(frame)) => self.control(&frame),
@@ -160,7 +184,12 @@ impl Driver {
                 Some(outcome) = self.reads.join_next(), if !self.reads.is_empty() => self.read_done(outcome),
                 Ok(()) = commits.changed() => self.log_moved(),
                 () = self.memory.answered() => self.log_moved(),
-                () = sleep_until(deadline) => self.sender.handle_timeout(self.clock.tick()),
+                committed = beaten(&mut self.heart) => {
+                    if let Some(heart) = &mut self.heart {
+                        heart.handle_committed(committed, self.clock.tick());
+                    }
+                }
+                () = sleep_until(deadline) => self.timeout(),
                 error = connection.closed() => return Err(explain(&error)),
                 () = shutdown.requested(), if !stopping => {
                     stopping = true;
@@ -168,6 +197,22 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn timeout(&mut self) {
+        let tick = self.clock.tick();
+        self.sender.handle_timeout(tick);
+        if let Some(heart) = &mut self.heart {
+            heart.handle_timeout(tick, self.clock.wall(), self.clock.quality());
+        }
+    }
+
+    /// Brings the verdict on the link up to date.
+    fn show_health(&mut self) {
+        let Some(heart) = &mut self.heart else { return };
+        heart.look(self.lanes.bounds(&self.store), self.clock.tick());
+        let (health, round_trip) = heart.verdict();
+        self.state.health(health, round_trip);
     }
 
     fn control(&mut self, frame: &fellbeck_link::RawFrame) {
@@ -193,6 +238,7 @@ impl Driver {
                     epoch: self.epoch(),
                 };
                 let entries = entries(found.entries, now);
+                self.declare(read.lane, &entries);
                 self.sender.handle_read(&read, entries, tick);
             }
             Ok((read, Err(error))) => {
@@ -200,6 +246,18 @@ impl Driver {
                 self.sender.handle_read_failed(&read, tick);
             }
             Err(error) => tracing::error!(%error, "a read of the uplink ended without an answer"),
+        }
+    }
+
+    /// Notes for the books what will be declared instead of sent.
+    fn declare(&self, lane: LaneIndex, entries: &[Entry]) {
+        let track = self.lanes.track(lane);
+        for entry in entries {
+            match entry {
+                Entry::Gap(gap) => self.memory.declare(track, (gap.first, gap.last), Declared::Gap),
+                Entry::Skip(skip) => self.memory.declare(track, (skip.first, skip.last), Declared::Expired),
+                Entry::Batch(_) => {}
+            }
         }
     }
 
@@ -232,8 +290,13 @@ impl Driver {
             refused = self.event(event, peer).or(refused);
         }
         while let Some((lane, w)) = self.sender.poll_acked() {
-            self.memory.remember_acked(self.lanes.track(lane), w.seq);
+            self.memory
+                .remember_acked(self.lanes.track(lane), &self.lanes.track_name(lane), w.seq);
+            if let Some(heart) = &mut self.heart {
+                heart.acked(lane, w.seq, self.clock.tick());
+            }
         }
+        self.show_health();
         self.memory.flush();
         while let Some(read) = self.sender.poll_read() {
             self.read(read);
@@ -273,6 +336,9 @@ impl Driver {
                 }
                 self.memory.remember_log(log_id);
                 self.state.connected(peer);
+                if let Some(heart) = &mut self.heart {
+                    heart.connected(self.clock.tick());
+                }
             }
             SenderEvent::Refused { code, text } => {
                 metrics::counter!("fellbeck_link_refused_total", "code" => code.as_str()).increment(1);
@@ -292,14 +358,7 @@ impl Driver {
                     "the cloud was restored to an older state: sending again what is still held"
                 );
             }
-            SenderEvent::GapDeclared { lane, gap } => {
-                let count = gap.last.0 - gap.first.0 + 1;
-                metrics::counter!("fellbeck_link_gap_records_total").increment(count);
-                tracing::error!(
-                    lane = self.lanes.name(lane), first = gap.first.0, last = gap.last.0, count, reason = %gap.reason,
-                    "records are lost: a gap is declared to the cloud"
-                );
-            }
+            SenderEvent::GapDeclared { lane, gap } => self.declared(lane, &gap),
             SenderEvent::Adopt { epoch, .. } => {
                 self.state.failed(&format!(
                     "the store of this edge is empty but the cloud knows its name (epoch {epoch} would follow): join it again \
@@ -335,12 +394,38 @@ impl Driver {
         None
     }
 
+    fn declared(&mut self, lane: LaneIndex, gap: &fellbeck_link::Gap) {
+        let count = gap.last.0 - gap.first.0 + 1;
+        self.memory
+            .declare(self.lanes.track(lane), (gap.first, gap.last), Declared::Gap);
+        metrics::counter!("fellbeck_link_gap_records_total").increment(count);
+        tracing::error!(
+            lane = self.lanes.name(lane), first = gap.first.0, last = gap.last.0, count, reason = %gap.reason,
+            "records are lost: a gap is declared to the cloud"
+        );
+    }
+
     fn count(&mut self) {
         let now = self.sender.stats();
         metrics::counter!("fellbeck_link_frames_total").increment(now.frames - self.counted.frames);
         metrics::counter!("fellbeck_link_sent_bytes_total").increment(now.bytes - self.counted.bytes);
         metrics::counter!("fellbeck_link_sent_records_total").increment(now.records - self.counted.records);
         self.counted = now;
+    }
+}
+
+async fn serve(downlink: &mut Option<Downlink>, connection: &Connection) -> Infallible {
+    match downlink {
+        Some(downlink) => downlink.serve(connection).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a heartbeat is committed here; for ever without a heart.
+async fn beaten(heart: &mut Option<Heart>) -> Committed {
+    match heart {
+        Some(heart) => heart.committed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -48,6 +48,18 @@ impl Lanes {
         self.0[lane.as_usize()].track
     }
 
+    /// Name of its track in the store.
+    pub(crate) fn track_name(&self, lane: LaneIndex) -> String {
+        let lane = &self.0[lane.as_usize()];
+        format!("lane/{}/{}", lane.name, lane.run.0)
+    }
+
+    /// The lane whose records go to `track`.
+    pub(crate) fn find(&self, track: TrackId) -> Option<LaneIndex> {
+        let at = self.0.iter().position(|lane| lane.track == track)?;
+        Some(LaneIndex(at as u16))
+    }
+
     pub(crate) fn name(&self, lane: LaneIndex) -> &str {
         &self.0[lane.as_usize()].name
     }

@@ -3,11 +3,14 @@
 //! In: W as the link learns it. Out: lazy commits of the store. W rides with the next commit and costs no sync of its own.
 //! What is lost with a crash is only that the cloud tells W again at the next Hello.
 
+use std::sync::Arc;
+
 use fellbeck_core::{Seq, TrackId};
 use fellbeck_store::{Committed, Space, Store, SubmitError, Submitter};
 use tokio::sync::mpsc;
 
 use super::progress::{LOG_ID_KEY, Progress};
+use crate::ledger::{Declared, LaneBooks};
 
 /// Submissions under way; at the bound, W waits here and is coalesced.
 const OUTSTANDING_MAX: usize = 4;
@@ -17,10 +20,11 @@ pub(crate) struct Memory {
     submitter: Submitter,
     answers: mpsc::Receiver<Committed>,
     progress: Progress,
+    books: Arc<LaneBooks>,
 }
 
 impl Memory {
-    pub(crate) fn new(store: &Store) -> Self {
+    pub(crate) fn new(store: &Store, books: Arc<LaneBooks>) -> Self {
         let (submitter, answers) = store.submitter(OUTSTANDING_MAX);
         let stored = store.get(Space::Node, LOG_ID_KEY).ok().flatten();
         let log_id = stored.and_then(|stored| <[u8; 16]>::try_from(&stored.value[..]).ok());
@@ -28,6 +32,7 @@ impl Memory {
             submitter,
             answers,
             progress: Progress::new(log_id),
+            books,
         }
     }
 
@@ -40,8 +45,14 @@ impl Memory {
         self.progress.remember_log(log_id);
     }
 
-    pub(crate) fn remember_acked(&mut self, track: TrackId, w: Seq) {
-        self.progress.remember_acked(track, w);
+    pub(crate) fn remember_acked(&mut self, track: TrackId, name: &str, w: Seq) {
+        let book = self.books.advance(track, name, w);
+        self.progress.remember_acked(track, w, book);
+    }
+
+    /// A range of a lane was declared to the cloud.
+    pub(crate) fn declare(&self, track: TrackId, range: (Seq, Seq), what: Declared) {
+        self.books.declare(track, range, what);
     }
 
     /// Hands what is new to the store, unless enough is under way.

@@ -7,6 +7,7 @@
 pub(crate) mod dial;
 mod driver;
 pub(crate) mod entries;
+mod heartbeat;
 pub(crate) mod lanes;
 mod memory;
 pub(crate) mod progress;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fellbeck_core::TrackId;
 use fellbeck_link::{Backoff, Sender, SenderConfig};
 use fellbeck_ops::config::HostPorts;
 use fellbeck_ops::identity::{EdgeKeys, edge_client_config};
@@ -25,8 +27,11 @@ use fellbeck_ops::{NodeClock, Shutdown};
 use fellbeck_store::Store;
 
 use crate::config::UplinkConfig;
+use crate::downlink::{Downlink, DownlinkParts};
+use crate::ledger::LaneBooks;
 use dial::Dialer;
 use driver::{Driver, End};
+use heartbeat::Heart;
 use lanes::Lanes;
 use memory::Memory;
 use state::{LinkState, UplinkState};
@@ -46,6 +51,12 @@ pub(crate) struct Uplink {
     pub(crate) clock: NodeClock,
     /// What the status page shows.
     pub(crate) state: Arc<UplinkState>,
+    /// The way down; `None`: this node has no broker.
+    pub(crate) downlink: Option<DownlinkParts>,
+    /// What became of the lanes' positions.
+    pub(crate) books: Arc<LaneBooks>,
+    /// Track of the lane that carries heartbeats: that of the first forward rule.
+    pub(crate) heart_track: Option<TrackId>,
 }
 
 impl Uplink {
@@ -89,15 +100,27 @@ impl Uplink {
             ..SenderConfig::default()
         };
         let sender = Sender::new(config, keys.identity.name.as_str(), lanes.specs());
-        let memory = Memory::new(&self.store);
+        let memory = Memory::new(&self.store, self.books.clone());
+        let heart = self.heart(keys.identity.name.as_str(), &lanes);
+        let downlink = self.downlink.clone();
+        let downlink = downlink.map(|parts| Downlink::new(parts, keys.identity.name.as_str()));
         Driver::new(
             sender,
-            lanes,
-            memory,
+            (heart, downlink),
+            (lanes, memory),
             self.store.clone(),
             self.clock.clone(),
             self.state.clone(),
         )
+    }
+
+    /// `None`: heartbeats are off.
+    fn heart(&self, edge: &str, lanes: &Lanes) -> Option<Heart> {
+        let track = self.heart_track?;
+        let lane = lanes.find(track)?;
+        let interval = Duration::from_millis(self.config.heartbeat_ms);
+        let is_on = !interval.is_zero();
+        is_on.then(|| Heart::new(interval, edge, (lane, track), lanes.specs().len(), &self.store))
     }
 
     fn read_bytes_max(&self) -> usize {

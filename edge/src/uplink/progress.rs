@@ -17,8 +17,8 @@ pub const LOG_ID_KEY: &[u8] = b"cloud/log-id";
 pub struct Progress {
     log_id: Option<[u8; 16]>,
     log_id_is_new: bool,
-    /// W that was not submitted yet, per track.
-    acked: BTreeMap<TrackId, Seq>,
+    /// W that was not submitted yet, per track, and the book of the lane up to there.
+    acked: BTreeMap<TrackId, (Seq, Option<Put>)>,
 }
 
 impl Progress {
@@ -43,9 +43,9 @@ impl Progress {
         self.log_id = Some(log_id);
     }
 
-    /// W of a track is `w`.
-    pub fn remember_acked(&mut self, track: TrackId, w: Seq) {
-        self.acked.insert(track, w);
+    /// W of a track is `w`, and `book` that of its lane up to there.
+    pub fn remember_acked(&mut self, track: TrackId, w: Seq, book: Option<Put>) {
+        self.acked.insert(track, (w, book));
     }
 
     /// What is to be submitted, if anything. Followed by [`Progress::submitted`] when the store took it.
@@ -60,9 +60,11 @@ impl Progress {
             key: Bytes::from_static(LOG_ID_KEY),
             value: Bytes::copy_from_slice(&id),
         });
+        // In the commit of the cursor, so that the book is never of another W.
+        let books = self.acked.values().filter_map(|(_, book)| book.clone());
         Some(Commit {
-            acked: self.acked.iter().map(|(track, seq)| (*track, *seq)).collect(),
-            puts: puts.into_iter().collect(),
+            acked: self.acked.iter().map(|(track, (seq, _))| (*track, *seq)).collect(),
+            puts: puts.into_iter().chain(books).collect(),
             urgency: Urgency::Lazy,
             ..Commit::default()
         })

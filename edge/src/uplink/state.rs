@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use fellbeck_link::LinkHealth;
 use fellbeck_ops::config::HostPort;
 use serde::Serialize;
 
@@ -57,6 +58,9 @@ pub(crate) struct UplinkState {
 struct Inner {
     link: LinkState,
     last_error: Option<String>,
+    /// `None`: heartbeats are off, or there was no link yet.
+    health: Option<LinkHealth>,
+    round_trip: Option<Duration>,
 }
 
 impl UplinkState {
@@ -66,6 +70,8 @@ impl UplinkState {
             inner: Mutex::new(Inner {
                 link: LinkState::NotJoined,
                 last_error: None,
+                health: None,
+                round_trip: None,
             }),
         }
     }
@@ -107,6 +113,32 @@ impl UplinkState {
         }
     }
 
+    /// The verdict on the link. One line per change; a link that is gone has its own.
+    pub(crate) fn health(&self, health: LinkHealth, round_trip: Option<Duration>) {
+        let mut inner = self.lock();
+        inner.round_trip = round_trip;
+        let before = inner.health.replace(health);
+        drop(inner);
+        if before == Some(health) {
+            return;
+        }
+        for known in LinkHealth::ALL {
+            let is_it = f64::from(u8::from(known == health));
+            metrics::gauge!("fellbeck_link_health", "state" => known.as_str()).set(is_it);
+        }
+        let before = before.map_or("none", LinkHealth::as_str);
+        match health {
+            LinkHealth::Degraded => tracing::warn!(
+                before,
+                "the link is degraded: it is open, and nothing gets through to the cloud"
+            ),
+            LinkHealth::Draining | LinkHealth::Up => {
+                tracing::info!(before, health = health.as_str(), "the link carries data")
+            }
+            LinkHealth::Down => {}
+        }
+    }
+
     /// What the link does at this moment.
     pub(crate) fn link(&self) -> LinkState {
         self.lock().link.clone()
@@ -114,7 +146,12 @@ impl UplinkState {
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let inner = self.lock();
-        serde_json::json!({ "link": inner.link, "last_error": inner.last_error })
+        serde_json::json!({
+            "link": inner.link,
+            "last_error": inner.last_error,
+            "health": inner.health.map(LinkHealth::as_str),
+            "heartbeat_round_trip_ms": inner.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -2,7 +2,7 @@
 //!
 //! Both MQTT versions share these types; the front translates. Nothing here knows a socket.
 
-use fellbeck_core::{QoS, Record};
+use fellbeck_core::{LogPosition, QoS, Record};
 
 /// One network connection of this node, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,6 +184,8 @@ pub struct Delivery<'a> {
     pub expiry_secs: Option<u32>,
     /// Subscription Identifiers, one per matching subscription that has one.
     pub subscription_ids: &'a [u32],
+    /// Place in the log; `None` for a retained message of a new subscription, and for what no log holds.
+    pub position: Option<LogPosition>,
 }
 
 /// Why the core ends a connection. The front sends DISCONNECT with the code (5.0 only), then closes.
@@ -207,4 +209,7 @@ pub trait Wire {
 
     /// Ends the connection. The core has already forgotten it.
     fn close(&mut self, to: ConnId, why: Close);
+
+    /// The inflow with this number is durable, or need not be.
+    fn inflow_taken(&mut self, _number: u64) {}
 }

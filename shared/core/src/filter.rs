@@ -147,6 +147,39 @@ impl Filter {
         }
         names.next().is_none()
     }
+
+    /// The filter that matches exactly what both match; `None`: no topic does, or its text would be too long.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let reserved = |one: &Self| is_reserved(&one.text);
+        // [MQTT5-4.7.2-1]
+        if (reserved(self) && other.begins_with_wildcard()) || (reserved(other) && self.begins_with_wildcard()) {
+            return None;
+        }
+        let (mut ours, mut theirs) = (self.levels(), other.levels());
+        let mut common = Vec::new();
+        loop {
+            match (ours.next(), theirs.next()) {
+                // `#` stands for its parent too.
+                (None | Some("#"), None) | (None, Some("#")) => break,
+                (None, Some(_)) | (Some(_), None) => return None,
+                (Some("#"), Some(level)) => {
+                    common.push(level);
+                    common.extend(theirs);
+                    break;
+                }
+                (Some(level), Some("#")) => {
+                    common.push(level);
+                    common.extend(ours);
+                    break;
+                }
+                (Some("+"), Some(level)) | (Some(level), Some("+")) => common.push(level),
+                (Some(level), Some(other)) if level == other => common.push(level),
+                _ => return None,
+            }
+        }
+        Self::parse(&common.join("/")).ok()
+    }
 }
 
 impl fmt::Display for Filter {

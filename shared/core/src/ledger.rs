@@ -69,6 +69,14 @@ reasons! {
     NotLogged = 14 "not_logged",
     /// The record breaks a rule of MQTT or of this node; an edge that forwards it is broken or hostile.
     Invalid = 15 "invalid",
+    /// Space ran out, and the policy of the lane gives up what is oldest.
+    DropOldest = 16 "drop_oldest",
+    /// Space ran out, and the policy of the lane keeps the newest of each topic.
+    KeepLatest = 17 "keep_latest",
+    /// Space ran out, and the policy of the lane keeps one per topic and interval.
+    Thin = 18 "thin",
+    /// Only ever in memory, and the process ended: numbers of such records, of which some may not have been used.
+    Volatile = 19 "volatile",
 }
 
 impl fmt::Display for DropReason {

@@ -31,6 +31,8 @@ pub struct Trie<V> {
     /// Random, so that nobody can choose levels that collide.
     seed: u64,
     len: usize,
+    /// Rises whenever a filter gets its first value or loses its last one.
+    changes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +82,34 @@ impl<V> Trie<V> {
             literals: HashTable::new(),
             seed: RandomState::new().hash_one(0u8),
             len: 0,
+            changes: 0,
         }
+    }
+
+    /// A number that is another one whenever the set of filters is another one.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The filters that have a value, each once, in no order that is promised. Costs a look at every node.
+    pub fn filters(&self) -> impl Iterator<Item = String> + '_ {
+        (0..self.nodes.len()).flat_map(move |index| {
+            let node = &self.nodes[index];
+            let here = (!node.here.is_empty()).then(|| self.text_of(index as NodeIndex, None));
+            let below = (!node.below.is_empty()).then(|| self.text_of(index as NodeIndex, Some("#")));
+            here.into_iter().chain(below)
+        })
+    }
+
+    fn text_of(&self, mut node: NodeIndex, last: Option<&str>) -> String {
+        let mut levels: Vec<&str> = last.into_iter().collect();
+        while node != ROOT {
+            levels.push(&self.nodes[node as usize].level);
+            node = self.nodes[node as usize].parent;
+        }
+        levels.reverse();
+        levels.join("/")
     }
 
     /// Number of values over all filters.
@@ -203,7 +232,10 @@ impl<V> Trie<V> {
         }
         if self.len == 0 {
             // Everything was unsubscribed: give the memory of the peak back.
-            *self = Self::new();
+            *self = Self {
+                changes: self.changes,
+                ..Self::new()
+            };
         }
     }
 }
@@ -227,8 +259,10 @@ impl<V: PartialEq> Trie<V> {
         if let Some(present) = values.iter_mut().find(|present| **present == value) {
             return Some(std::mem::replace(present, value));
         }
+        let is_first = values.is_empty();
         values.push(value);
         self.len += 1;
+        self.changes += u64::from(is_first);
         None
     }
 
@@ -243,9 +277,11 @@ impl<V: PartialEq> Trie<V> {
         let values = self.values_mut(node, multi);
         let index = values.iter().position(is_it)?;
         let removed = values.swap_remove(index);
-        if values.is_empty() {
+        let was_last = values.is_empty();
+        if was_last {
             *values = Vec::new();
         }
+        self.changes += u64::from(was_last);
         self.len -= 1;
         self.prune(node);
         Some(removed)

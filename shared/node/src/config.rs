@@ -27,12 +27,16 @@ pub struct MqttConfig {
     pub tls_key: String,
     /// CAs of clients (PEM file); if set, a client must show a certificate that one of them signed.
     pub tls_client_ca: String,
+    /// Origins whose web pages may open a WebSocket; empty: any.
+    pub ws_origins: Vec<String>,
     /// Set to `"I understand"` to serve clients without authentication on an address that is not loopback.
     pub unauthenticated_public: String,
     /// Largest MQTT packet in either direction.
     pub packet_max: ByteSize,
     /// Connections served at once; more are refused.
     pub connections_max: u32,
+    /// TLS handshakes in progress at once; more are refused.
+    pub tls_handshakes_max: u32,
     /// New connections per second; more wait in the backlog of the system. 0: no bound.
     pub connect_rate_per_sec: u32,
     /// New connections that may come at once before the rate counts.
@@ -69,9 +73,11 @@ impl Default for MqttConfig {
             tls_cert: String::new(),
             tls_key: String::new(),
             tls_client_ca: String::new(),
+            ws_origins: Vec::new(),
             unauthenticated_public: String::new(),
             packet_max: ByteSize(2 << 20),
             connections_max: 10_000,
+            tls_handshakes_max: 1000,
             connect_rate_per_sec: 1000,
             connect_burst: 2000,
             receive_maximum: 1024,
@@ -93,6 +99,7 @@ impl MqttConfig {
     pub fn validate(&self, packet_limit: u64) -> Result<(), ConfigError> {
         ranged("mqtt.packet_max", self.packet_max.0, 128..=packet_limit)?;
         ranged("mqtt.connections_max", self.connections_max, 1..=1_000_000)?;
+        ranged("mqtt.tls_handshakes_max", self.tls_handshakes_max, 1..=1_000_000)?;
         ranged("mqtt.connect_rate_per_sec", self.connect_rate_per_sec, 0..=1_000_000)?;
         ranged("mqtt.connect_burst", self.connect_burst, 1..=1_000_000)?;
         ranged("mqtt.receive_maximum", self.receive_maximum, 1..=65_535)?;
@@ -101,6 +108,13 @@ impl MqttConfig {
             self.topic_levels_max,
             1..=MqttServerConfig::TOPIC_LEVELS_MAX,
         )?;
+        if let Some(origin) = self.ws_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(ConfigError::invalid(
+                "mqtt.ws_origins",
+                origin,
+                "\"http://host\" or \"https://host\", with a port where it is not the usual one, and no path",
+            ));
+        }
         ranged("mqtt.sys_interval_secs", self.sys_interval_secs, 0..=86_400)?;
         let times = [
             ("mqtt.first_packet_timeout_ms", self.first_packet_timeout_ms, 600_000),
@@ -190,6 +204,10 @@ pub struct SessionConfig {
     pub queue_bytes_max: ByteSize,
     /// Subscriptions of one session.
     pub subscriptions_max: u32,
+    /// Bytes of the filters and share names of one session.
+    pub subscription_bytes_max: ByteSize,
+    /// Bytes of the wills of all sessions, which are kept in memory.
+    pub will_bytes_max: ByteSize,
     /// Sessions, connected or not.
     pub sessions_max: u32,
     /// Groups of shared subscriptions.
@@ -213,6 +231,8 @@ impl Default for SessionConfig {
             queue_records_max: 1000,
             queue_bytes_max: ByteSize(1 << 20),
             subscriptions_max: 1000,
+            subscription_bytes_max: ByteSize::mib(1),
+            will_bytes_max: ByteSize::mib(4),
             sessions_max: 10_000,
             groups_max: 10_000,
             in_flight_max: 1024,
@@ -246,8 +266,21 @@ impl SessionConfig {
         for (field, size) in sizes {
             ranged(field, size, ByteSize::kib(4)..=ByteSize::mib(64))?;
         }
+        let tables = [
+            ("session.subscription_bytes_max", self.subscription_bytes_max),
+            ("session.will_bytes_max", self.will_bytes_max),
+        ];
+        for (field, size) in tables {
+            ranged(field, size, ByteSize::kib(64)..=ByteSize::gib(4))?;
+        }
         Ok(())
     }
+}
+
+/// What a browser sends of a page: scheme, host and port.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c == '/' || c.is_whitespace()))
 }
 
 /// Checks that a keep-alive interval lies well below the idle timeout of the same link; else a healthy link would be dropped.

@@ -21,6 +21,8 @@ pub fn refresh(store: &Store) -> Refresh {
                 ("fellbeck_store_track_queued", track.queued),
                 ("fellbeck_store_track_held", track.held),
                 ("fellbeck_store_track_gap", track.gap),
+                ("fellbeck_store_track_aside", track.aside),
+                ("fellbeck_store_track_owed", track.owed),
             ];
             for (name, value) in gauges {
                 metrics::gauge!(name, "track" => track.name.clone()).set(value as f64);

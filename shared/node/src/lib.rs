@@ -7,9 +7,12 @@
 
 mod cli;
 mod config;
+mod descriptors;
 mod error;
 mod gauges;
 mod http;
+pub mod ledger;
+mod losses;
 mod mqtt;
 mod runtime;
 mod stop;
@@ -19,6 +22,7 @@ pub use config::{HttpConfig, MqttConfig, SessionConfig, below_idle};
 pub use error::NodeError;
 pub use gauges::refresh;
 pub use http::start_http;
+pub use losses::losses;
 pub use mqtt::{BrokerParts, DefaultPorts, listeners, start_mqtt, stop_mqtt};
 pub use runtime::block_on;
 pub use stop::{join_all, wait};

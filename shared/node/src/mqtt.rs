@@ -12,6 +12,7 @@ use fellbeck_ops::config::{ConfigError, Listen, PublicCheck, check_public_listen
 use fellbeck_store::Store;
 
 use crate::config::{MqttConfig, SessionConfig};
+use crate::descriptors;
 use crate::error::NodeError;
 
 /// Time for MQTT to drain at shutdown.
@@ -51,17 +52,20 @@ pub fn start_mqtt(
     if listeners.tcp.is_none() && listeners.tls.is_none() && listeners.ws.is_none() && listeners.wss.is_none() {
         return Ok(None);
     }
+    descriptors::make_room(mqtt.connections_max);
     let server = MqttServerConfig {
         listen: listeners.tcp.into_iter().collect(),
         tls_listen: listeners.tls.into_iter().collect(),
         ws_listen: listeners.ws.into_iter().collect(),
         wss_listen: listeners.wss.into_iter().collect(),
         optional: mqtt.ws_listen.is_none().then_some(Transport::Ws).into_iter().collect(),
+        ws_origins: mqtt.ws_origins.clone(),
         tls: mqtt.tls()?,
         connect_rate: mqtt.connect_rate_per_sec,
         connect_burst: mqtt.connect_burst,
         packet_max: u32::try_from(mqtt.packet_max.0).unwrap_or(u32::MAX),
         connections_max: mqtt.connections_max as usize,
+        handshakes_max: mqtt.tls_handshakes_max as usize,
         first_packet_timeout: Duration::from_millis(mqtt.first_packet_timeout_ms),
         keep_alive_max: (mqtt.keep_alive_max_secs > 0).then_some(mqtt.keep_alive_max_secs),
         topic_alias_maximum: mqtt.topic_alias_maximum,
@@ -93,11 +97,14 @@ pub fn start_mqtt(
 /// The bounds of the session core: those of the configuration over those of the node.
 fn limits(mqtt: &MqttConfig, session: &SessionConfig, node: CoreLimits) -> CoreLimits {
     CoreLimits {
+        clock_runs_since: NodeClock::start().runs_since(),
         receive_maximum: mqtt.receive_maximum,
         in_flight_max: session.in_flight_max,
         session_queue_records: session.queue_records_max as usize,
         session_queue_bytes: session.queue_bytes_max.as_usize(),
         subscriptions_max: session.subscriptions_max as usize,
+        subscription_bytes_max: session.subscription_bytes_max.as_usize(),
+        will_bytes_max: session.will_bytes_max.as_usize(),
         sessions_max: session.sessions_max as usize,
         groups_max: session.groups_max as usize,
         session_expiry_max_secs: session.expiry_max_secs,

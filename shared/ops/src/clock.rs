@@ -63,6 +63,14 @@ impl NodeClock {
         WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// When the machine was started, by the system's clock as it stands now; time in which it slept counts.
+    #[must_use]
+    pub fn runs_since(&self) -> WallTime {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let up_ms = u64::try_from(up.tv_sec).unwrap_or(0).saturating_mul(1000) + (up.tv_nsec / 1_000_000) as u64;
+        WallTime(self.wall().0.saturating_sub(up_ms))
+    }
+
     /// What the kernel knows of its clock, at most a second old.
     #[must_use]
     pub fn quality(&self) -> ClockQuality {
@@ -118,6 +126,15 @@ mod tests {
         let stamp = u128::from(NodeClock::start().wall().0);
         let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         assert!((before..=after).contains(&stamp));
+    }
+
+    #[test]
+    fn the_machine_was_started_before_this_test_and_after_the_epoch() {
+        let clock = NodeClock::start();
+        let since = clock.runs_since();
+        assert!(since > WallTime(0) && since < clock.wall());
+        let again = clock.runs_since().0;
+        assert!(again.abs_diff(since.0) < 1000, "{since:?} and {again}");
     }
 
     #[test]

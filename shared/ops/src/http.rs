@@ -178,7 +178,7 @@ fn page_or_not_found(title: &str, uri: &Uri) -> Response {
     if uri.path() != "/" {
         return (StatusCode::NOT_FOUND, "not found\n").into_response();
     }
-    let links: String = ["/healthz", "/readyz", "/metrics", "/api/v1/status"]
+    let links: String = ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/api/v1/ledger"]
         .iter()
         .map(|path| format!("<li><a href=\"{path}\">{path}</a></li>"))
         .collect();

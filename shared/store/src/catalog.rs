@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fellbeck_core::{CommitNumber, Epoch, Seq, TrackId};
+use fellbeck_core::{Batch, CommitNumber, DropReason, Epoch, Seq, TrackId};
 use fjall::Keyspace;
 
 use crate::entry::{Gap, TrackBounds};
 use crate::key::Seal;
-use crate::stats::TrackStats;
+use crate::policy::TrackPolicy;
+use crate::ring::Ring;
+use crate::stats::{Level, TrackStats};
 
 /// Trimmed segments that a track remembers.
 const TRIMMED_MAX: usize = 256;
@@ -50,6 +52,16 @@ pub(crate) struct Track {
     pub(crate) trimmed: VecDeque<(CommitNumber, Seq)>,
     /// No uplink acknowledges it.
     pub(crate) sessions_only: bool,
+    /// What gives way when space runs out.
+    pub(crate) policy: TrackPolicy,
+    /// Edge: bytes of its segments.
+    pub(crate) bytes: u64,
+    /// Records that are never written, of a track whose policy says so.
+    pub(crate) ring: Ring,
+    /// Records set aside by topic, without a number yet.
+    pub(crate) aside: u64,
+    /// Records given up by policy that get their numbers, as a gap, later.
+    pub(crate) owed: u64,
 }
 
 #[derive(Default)]
@@ -98,6 +110,7 @@ impl Catalog {
                     "segments rise"
                 );
                 track.segments.push_back((span.first, id));
+                track.bytes += segment.seal.bytes;
             }
         }
         self.bytes += segment.seal.bytes;
@@ -110,6 +123,7 @@ impl Catalog {
         let state = &mut self.tracks[track.0 as usize];
         assert!(first >= state.end, "a sequence number is never reused (I5)");
         state.end = end;
+        state.bytes += appended.bytes;
         let segment = self
             .segments
             .get_mut(&appended.segment)
@@ -137,6 +151,7 @@ impl Catalog {
             let track = &mut self.tracks[span.track.0 as usize];
             let oldest = track.segments.pop_front().map(|(_, oldest)| oldest);
             assert_eq!(oldest, Some(id), "a track is trimmed from the front only");
+            track.bytes = track.bytes.saturating_sub(segment.seal.bytes);
             if track.trimmed.len() == TRIMMED_MAX {
                 track.trimmed.pop_front();
             }
@@ -145,17 +160,40 @@ impl Catalog {
         Some(segment)
     }
 
+    /// Notes a batch that is never written.
+    pub(crate) fn keep_in_memory(&mut self, track: TrackId, batch: Batch) {
+        let track = &mut self.tracks[track.0 as usize];
+        assert!(
+            batch.header.first >= track.end,
+            "a sequence number is never reused (I5)"
+        );
+        track.end = batch.last().next();
+        track.ring.push(batch);
+    }
+
+    /// Notes a declared gap. One that goes on where another of its kind ends has the first number of that one.
+    pub(crate) fn declare(&mut self, track: TrackId, gap: Gap) {
+        let track = &mut self.tracks[track.0 as usize];
+        track.end = track.end.max(gap.last.next());
+        let at = track.gaps.partition_point(|known| known.first < gap.first);
+        match track.gaps.get_mut(at).filter(|known| known.first == gap.first) {
+            Some(known) => *known = gap,
+            None => track.gaps.insert(at, gap),
+        }
+    }
+
     /// Moves the acknowledged position of a track forward.
     pub(crate) fn acknowledge(&mut self, track: TrackId, acked: Seq) {
         let track = &mut self.tracks[track.0 as usize];
         assert!(acked < track.end, "nothing is acknowledged before it was appended (I2)");
         track.acked = track.acked.max(acked);
+        track.ring.forget(track.acked.next());
     }
 
     /// Forgets the gaps of a track that nobody will ask for any more, and names their first numbers.
     pub(crate) fn prune_gaps(&mut self, id: TrackId) -> Vec<Seq> {
         let track = &mut self.tracks[id.0 as usize];
-        let held = track.segments.front().map_or(track.end, |(first, _)| *first);
+        let held = track.first_held();
         let acked = if track.sessions_only {
             Seq(u64::MAX)
         } else {
@@ -201,6 +239,8 @@ impl Catalog {
                 held: (track.end.0 - track.first().0).saturating_sub(gap),
                 acked: track.acked,
                 gap,
+                aside: track.aside,
+                owed: track.owed,
             }
         };
         self.tracks.iter().map(stats).collect()
@@ -208,11 +248,13 @@ impl Catalog {
 }
 
 impl Track {
-    /// The same track with nothing known of its content.
+    /// The same track with nothing known of its content but what was acknowledged.
     pub(crate) fn fresh(&self) -> Self {
         Self {
+            acked: self.acked,
             name: self.name.clone(),
             sessions_only: self.sessions_only,
+            policy: self.policy,
             end: Seq(1),
             ..Self::default()
         }
@@ -220,8 +262,14 @@ impl Track {
 
     /// First record or gap still held; `end` when there is neither.
     pub(crate) fn first(&self) -> Seq {
-        let held = self.segments.front().map_or(self.end, |(first, _)| *first);
+        let held = self.first_held();
         self.gaps.first().map_or(held, |gap| gap.first.min(held))
+    }
+
+    /// First record still held; `end` when there is none.
+    pub(crate) fn first_held(&self) -> Seq {
+        let in_memory = self.ring.first().unwrap_or(self.end);
+        self.segments.front().map_or(in_memory, |(first, _)| *first)
     }
 
     /// Numbers trimmed that a reader at `commit` had still to see: exact at the seams of segments, else a lower bound.
@@ -233,6 +281,43 @@ impl Track {
         };
         let to = self.trimmed.back().map_or(Seq(0), |(_, end)| *end);
         to.0.saturating_sub(from.0)
+    }
+
+    /// How full its own quota is.
+    pub(crate) fn level(&self) -> Level {
+        self.policy
+            .memory_bytes
+            .map(|max| Level::of(self.ring.bytes(), max))
+            .or_else(|| Some(Level::of(self.bytes, self.policy.quota_bytes?)))
+            .unwrap_or_default()
+    }
+
+    /// Size at which its segments are sealed: `most`, but small enough that a quota of its own holds several.
+    pub(crate) fn segment_bytes(&self, most: u64) -> u64 {
+        self.policy.quota_bytes.map_or(most, |quota| most.min(quota / 16))
+    }
+
+    /// What lies in `first..end` and in no known gap, rising.
+    pub(crate) fn undeclared(&self, first: Seq, end: Seq) -> Vec<(Seq, Seq)> {
+        let mut ranges = Vec::new();
+        let mut at = first;
+        for gap in self.gaps.iter().filter(|gap| gap.last >= first && gap.first < end) {
+            if at < gap.first {
+                ranges.push((at, gap.first));
+            }
+            at = at.max(gap.last.next());
+        }
+        if at < end {
+            ranges.push((at, end));
+        }
+        ranges
+    }
+
+    /// The gap of this reason that ends right before `first`.
+    pub(crate) fn gap_before(&self, first: Seq, reason: DropReason) -> Option<Gap> {
+        let at = self.gaps.partition_point(|gap| gap.last < first);
+        let before = self.gaps.get(at.checked_sub(1)?)?;
+        (before.last.next() == first && before.reason == reason).then_some(*before)
     }
 
     /// The known gap that covers `seq`.

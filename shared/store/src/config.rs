@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::policy::TrackPolicy;
+
 const MIB: u64 = 1024 * 1024;
 /// The engine does not work with fewer.
 const FILES_MIN: usize = 10;
@@ -35,6 +37,8 @@ pub struct StoreConfig {
     pub tracks: Vec<String>,
     /// Those of `tracks` that no uplink acknowledges: only sessions pin them.
     pub sessions_only: Vec<String>,
+    /// Edge: what becomes of the records of a track when space runs out. A track that is not named is refused, with the lowest priority.
+    pub policies: Vec<(String, TrackPolicy)>,
     /// Size at which a segment is sealed. Each segment costs some 30 syncs over its life, and about 0.3 ms at open.
     pub segment_bytes: u64,
     /// Bytes of records that may wait in memory tables, over all segments, before the oldest are written to table files.
@@ -62,6 +66,8 @@ pub struct StoreConfig {
     /// Bytes that records and keyed values may take. `None`: only the free space of the disk bounds them. Journals come on
     /// top: up to 192 MiB.
     pub quota_bytes: Option<u64>,
+    /// Free space of the file system below which nothing more is accepted: room for journals and the files of two segments.
+    pub reserve_bytes: u64,
     /// Cloud: oldest segments go when all segments are larger than this.
     pub retention_bytes: Option<u64>,
     /// Cloud: segments go when their newest record is older than this.
@@ -91,6 +97,7 @@ impl StoreConfig {
             layout: Layout::Edge,
             tracks,
             sessions_only: Vec::new(),
+            policies: Vec::new(),
             segment_bytes: 8 * MIB,
             ram_window: 16 * MIB,
             memtable_bytes: 16 * MIB,
@@ -104,6 +111,7 @@ impl StoreConfig {
             lazy_max: Duration::from_secs(1),
             submit_bytes_max: 32 * MIB as usize,
             quota_bytes: None,
+            reserve_bytes: 192 * MIB,
             retention_bytes: None,
             retention_age: None,
             grace_bytes: 64 * MIB,
@@ -146,6 +154,7 @@ impl StoreConfig {
                 self.tracks.is_empty() || self.tracks.iter().any(|t| t.is_empty() || t.len() > 255),
             ),
             ("sessions_only", self.sessions_only.iter().any(|t| unknown(&t))),
+            ("policies", self.policies.iter().any(|(t, _)| unknown(&t))),
             ("segment_bytes", self.segment_bytes == 0),
             ("memtable_bytes", self.memtable_bytes == 0),
             ("journal_nudge", self.journal_nudge == 0),

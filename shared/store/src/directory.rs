@@ -34,6 +34,8 @@ pub(crate) struct Format {
     pub(crate) log_id: [u8; 16],
     /// It was written by this open.
     pub(crate) created: bool,
+    /// It was damaged or gone, and was written anew from its copy.
+    pub(crate) remade: bool,
 }
 
 impl Directory {
@@ -43,22 +45,63 @@ impl Directory {
         fs::create_dir_all(root).map_err(|source| dir.io(root, source))?;
         let format = dir.path(FORMAT);
         let ours = format.try_exists().map_err(|source| dir.io(&format, source))?;
-        if !ours {
+        if !ours && dir.format_copy()?.is_none() {
             dir.refuse_foreign()?;
         }
         let lock = dir.lock()?;
         // Looked at again under the lock: another process may have been creating the store.
-        let log_id = match fs::read(&format) {
-            Ok(text) => Some(dir.parse_format(&String::from_utf8_lossy(&text), layout)?),
+        let text = match fs::read(&format) {
+            Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(source) => return Err(dir.io(&format, source)),
         };
-        let created = log_id.is_none();
-        let log_id = match log_id {
-            Some(log_id) => log_id,
+        // The line has no checksum of its own; its copy has one, and so it is the copy that counts.
+        let copy = dir.format_copy()?;
+        let remade = copy.is_some() && copy != text;
+        let created = text.is_none() && copy.is_none();
+        let log_id = match copy.as_ref().or(text.as_ref()) {
+            Some(line) => dir.parse_format(&String::from_utf8_lossy(line), layout)?,
             None => dir.write_format(layout)?,
         };
-        Ok((dir, lock, Format { log_id, created }))
+        match (&text, &copy) {
+            (_, Some(copy)) if remade => dir.replace_plain(FORMAT, copy)?,
+            (Some(text), None) => dir.replace(&copy_of(FORMAT), text)?,
+            _ => {}
+        }
+        let format = Format {
+            log_id,
+            created,
+            remade,
+        };
+        Ok((dir, lock, format))
+    }
+
+    fn format_copy(&self) -> Result<Option<Vec<u8>>, OpenError> {
+        Ok(self.read(&copy_of(FORMAT))?.flatten())
+    }
+
+    /// Looks at a store without writing a byte, and keeps it locked. Both layouts are welcome.
+    pub(crate) fn look(root: &Path) -> Result<(Self, Lock, Layout, [u8; 16]), OpenError> {
+        let dir = Self { root: root.to_owned() };
+        let file = File::open(dir.path(LOCK)).map_err(|source| dir.io(&dir.path(LOCK), source))?;
+        let lock = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Lock(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: root.to_owned() }),
+            Err(errno) => return Err(dir.io(&dir.path(LOCK), errno.into())),
+        };
+        let line = match dir.format_copy()? {
+            Some(copy) => copy,
+            None => fs::read(dir.path(FORMAT)).map_err(|source| dir.io(&dir.path(FORMAT), source))?,
+        };
+        let line = String::from_utf8_lossy(&line);
+        match dir.parse_format(&line, Layout::Edge) {
+            Ok(log_id) => Ok((dir, lock, Layout::Edge, log_id)),
+            Err(OpenError::OtherLayout { .. }) => {
+                let log_id = dir.parse_format(&line, Layout::Cloud)?;
+                Ok((dir, lock, Layout::Cloud, log_id))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -73,21 +116,64 @@ impl Directory {
         self.path("db")
     }
 
-    /// Moves the database out of the way and says where it went.
-    pub(crate) fn quarantine(&self) -> Result<PathBuf, OpenError> {
+    /// A name for what is moved out of the way.
+    pub(crate) fn free_quarantine(&self) -> String {
         let free = (1u32..)
-            .map(|n| self.path(&format!("quarantine-{n}")))
-            .find(|path| !path.exists());
-        let target = free.expect("there are more numbers than directories");
-        fs::rename(self.database(), &target).map_err(|source| self.io(&target, source))?;
-        self.sync().map_err(|source| self.io(&self.root, source))?;
-        Ok(target)
+            .map(|n| format!("quarantine-{n}"))
+            .find(|name| !self.path(name).exists());
+        free.expect("there are more numbers than directories")
+    }
+
+    /// What was moved out of the way and is still there.
+    pub(crate) fn quarantines(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let path = entry?.path();
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("quarantine-"))
+            {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes a small file for good.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), OpenError> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            outcome => outcome.map_err(|source| self.io(&self.path(name), source))?,
+        }
+        self.sync().map_err(|source| self.io(&self.root, source))
     }
 
     /// Replaces a small file such that after a crash either the old or the new content is there. Adds a checksum.
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), OpenError> {
         let sealed = [content, &xxh3_64(content).to_be_bytes()].concat();
         self.replace_plain(name, &sealed)
+    }
+
+    /// Replaces a small file and its copy, one after the other: damage to one of them costs nothing.
+    pub(crate) fn replace_twice(&self, name: &str, content: &[u8]) -> Result<(), OpenError> {
+        self.replace(&copy_of(name), content)?;
+        self.replace(name, content)
+    }
+
+    pub(crate) fn has_copy(&self, name: &str) -> bool {
+        self.path(&copy_of(name)).exists()
+    }
+
+    /// Reads what [`replace_twice`](Self::replace_twice) wrote: the file, or the copy where the file is damaged or gone.
+    pub(crate) fn read_twice(&self, name: &str) -> Result<Twice, OpenError> {
+        let (first, copy) = (self.read(name)?, self.read(&copy_of(name))?);
+        Ok(match (first, copy) {
+            (Some(Some(content)), Some(Some(_)) | None) => Twice::Whole(content),
+            (Some(Some(content)), Some(None)) | (_, Some(Some(content))) => Twice::Mended(content),
+            (None, None) => Twice::Missing,
+            _ => Twice::Lost,
+        })
     }
 
     fn replace_plain(&self, name: &str, content: &[u8]) -> Result<(), OpenError> {
@@ -182,6 +268,7 @@ impl Directory {
         let hex: String = log_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let line = format!("fellbeck-store {FORMAT_VERSION} {} {hex}\n", layout.as_str());
         self.replace_plain(FORMAT, line.as_bytes())?;
+        self.replace(&copy_of(FORMAT), line.as_bytes())?;
         self.sync_ancestors()?;
         Ok(log_id)
     }
@@ -224,6 +311,22 @@ fn parse_hex(text: &str) -> Option<[u8; 16]> {
         *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
     }
     Some(bytes)
+}
+
+/// What two copies of a small file say.
+pub(crate) enum Twice {
+    /// There is neither.
+    Missing,
+    /// The file, and nothing is wrong with either.
+    Whole(Vec<u8>),
+    /// One of them was damaged or is gone.
+    Mended(Vec<u8>),
+    /// There was something, and neither can be read.
+    Lost,
+}
+
+fn copy_of(name: &str) -> String {
+    format!("{name}.copy")
 }
 
 /// Checks and removes the checksum at the end.

@@ -79,7 +79,7 @@ fn has_commits(dir: &Path) -> std::io::Result<bool> {
 }
 
 /// The journals in `dir`, oldest first.
-fn journals(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn journals(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !dir.try_exists()? {
         return Ok(Vec::new());
     }

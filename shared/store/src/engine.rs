@@ -15,6 +15,7 @@ use lsm_tree::SequenceNumberCounter;
 
 use crate::commit::Space;
 use crate::config::StoreConfig;
+use crate::error::{HaltError, is_refusal};
 
 /// Memory table of the index and of each keyed store.
 const KEYED_MEMTABLE_BYTES: u64 = 2 * 1024 * 1024;
@@ -25,14 +26,20 @@ const MANAGED_MEMTABLE_BYTES: u64 = 1 << 40;
 const SEGMENT_L0_THRESHOLD: u8 = 32;
 /// Below the 4 at which the engine stops writers.
 const SEALED_MEMTABLES_MAX: usize = 3;
+/// Memory table that is written out while a damaged store is put together again.
+const RELIEF_BYTES: u64 = 8 * 1024 * 1024;
+const RELIEF_TABLES_MAX: usize = 16;
 const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
-const SEGMENT_PREFIX: &str = "segment-";
+/// In front of the number of a segment in the name of its keyspace.
+pub(crate) const SEGMENT_PREFIX: &str = "segment-";
 
 /// The open database.
 #[derive(Clone)]
 pub(crate) struct Engine {
     db: Database,
     pub(crate) index: Keyspace,
+    /// Records set aside by topic while space is short.
+    pub(crate) spare: Keyspace,
     spaces: [Keyspace; 4],
 }
 
@@ -51,6 +58,8 @@ impl Engine {
         let engine = Self {
             index: keyed("index")?,
             spaces: [keyed("session")?, keyed("retained")?, keyed("mark")?, keyed("node")?],
+            // The last of them: folders are numbered in the order of their making, and what is salvaged goes by these numbers.
+            spare: keyed("spare")?,
             db,
         };
         engine.sync_folders()?;
@@ -75,7 +84,7 @@ impl Engine {
 
     /// Keyspaces whose memory tables are small and written out on each journal nudge.
     pub(crate) fn keyed(&self) -> impl Iterator<Item = &Keyspace> {
-        std::iter::once(&self.index).chain(&self.spaces)
+        [&self.index, &self.spare].into_iter().chain(&self.spaces)
     }
 
     /// A batch that is durable when its commit returns.
@@ -120,6 +129,46 @@ impl Engine {
         keyspace.rotate_memtable()
     }
 
+    /// Keeps the memory table of `keyspace` small while much is written, and waits for the engine to keep up.
+    pub(crate) fn relieve(&self, keyspace: &Keyspace) -> fjall::Result<()> {
+        if memtable_bytes(keyspace) < RELIEF_BYTES || tables(keyspace) >= RELIEF_TABLES_MAX {
+            return Ok(());
+        }
+        self.flush(keyspace)?;
+        while self.outstanding_flushes() > 0 {
+            self.check()?;
+            // The engine offers no event to wait for.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Folders in which something cannot be read: all of the keyed ones is, and the first and the last key of each segment, which needs
+    /// the indexes of its tables.
+    pub(crate) fn unsound(&self) -> Result<Vec<u64>, HaltError> {
+        let mut found = Vec::new();
+        for keyspace in self.keyed() {
+            for guard in keyspace.iter() {
+                if let Err(error) = guard.into_inner() {
+                    note_unsound(&mut found, keyspace, error)?;
+                    break;
+                }
+            }
+        }
+        for (_, segment) in self.segments()? {
+            for end in [segment.first_key_value(), segment.last_key_value()]
+                .into_iter()
+                .flatten()
+            {
+                if let Err(error) = end.key() {
+                    note_unsound(&mut found, &segment, error)?;
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// An error once the engine has failed in the background: it then takes no more commits until it is opened anew.
     pub(crate) fn check(&self) -> fjall::Result<()> {
         // Every commit is synced by itself, so nothing is buffered: this only asks.
@@ -134,6 +183,16 @@ impl Engine {
     pub(crate) fn disk_bytes(&self) -> fjall::Result<u64> {
         self.db.disk_space()
     }
+}
+
+fn note_unsound(found: &mut Vec<u64>, keyspace: &Keyspace, error: fjall::Error) -> Result<(), HaltError> {
+    if is_refusal(&error) {
+        return Err(error.into());
+    }
+    let name = keyspace.path().file_name().and_then(|name| name.to_str());
+    tracing::error!(keyspace = %keyspace.name(), %error, "a part of the database cannot be read");
+    found.extend(name.and_then(|name| name.parse::<u64>().ok()));
+    Ok(())
 }
 
 /// The number behind the newest one in the engine's list of keyspaces.

@@ -13,7 +13,8 @@ pub struct Gap {
     pub first: Seq,
     /// Last missing sequence number.
     pub last: Seq,
-    /// `LostSuffix`: the newest records before a restart. `Damaged`: records in the middle.
+    /// `LostSuffix`: the newest records before a restart. `Damaged`: records in the middle. `DropOldest`, `KeepLatest`, `Thin`: given up
+    /// by policy since space ran out.
     pub reason: DropReason,
 }
 
@@ -31,6 +32,26 @@ pub enum TrackEntry {
 pub struct TrackRead {
     /// Entries from the position asked for, or from the first one still held. The first batch may begin before it.
     pub entries: Vec<TrackEntry>,
+    /// Where to go on.
+    pub next: Seq,
+}
+
+/// Records of one track in sequence order, decoded.
+#[derive(Debug, Clone)]
+pub struct RecordsAt {
+    /// Number of the first record.
+    pub first: Seq,
+    /// Incarnation that appended them.
+    pub epoch: Epoch,
+    /// The records.
+    pub block: fellbeck_core::RecordBlock,
+}
+
+/// Answer to a read of the records of one track. What cannot be read is left out, and noted as lost.
+#[derive(Debug, Clone)]
+pub struct TrackRecords {
+    /// Blocks, rising. The first may begin before the position asked for.
+    pub blocks: Vec<RecordsAt>,
     /// Where to go on.
     pub next: Seq,
 }

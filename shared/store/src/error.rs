@@ -145,4 +145,13 @@ pub(crate) enum HaltError {
     Engine(#[from] fjall::Error),
     #[error("{0}")]
     Broken(&'static str),
+    /// Folders of the database, by number, in which something cannot be read.
+    #[error("folders {0:?} of the database are damaged")]
+    Unsound(Vec<u64>),
+}
+
+impl From<std::io::Error> for HaltError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Engine(fjall::Error::Io(error))
+    }
 }

@@ -6,11 +6,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BufMut};
 use fellbeck_core::{CommitNumber, Epoch, Seq};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::catalog::Track;
 use crate::directory::{Directory, unseal};
 use crate::shared::Shared;
 
@@ -30,13 +32,18 @@ pub(crate) struct HighWater {
 impl HighWater {
     pub(crate) fn of(shared: &Shared) -> Self {
         // The commit number first: the catalog may be one commit ahead of it, never behind, and both are durable.
-        let commit = shared.newest();
+        let commit = CommitNumber(shared.durable.load(Ordering::Acquire));
         let catalog = shared.catalog();
+        let known = |track: &Track| match track.policy.memory_bytes {
+            // Only what is reserved is on flash.
+            Some(_) => (track.ring.reserved.max(Seq(1)), Seq(0)),
+            None => (track.end, track.acked),
+        };
         Self {
             generation: 0,
             epoch: shared.epoch,
             commit,
-            tracks: catalog.tracks.iter().map(|track| (track.end, track.acked)).collect(),
+            tracks: catalog.tracks.iter().map(known).collect(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The janitor thread: work that must not stand in the way of a commit.
 //!
 //! Deletes segments that the writer has given up, writes the high-water file at most once per second when something changed,
-//! looks at the free space of the disk, and whether the engine has failed in the background: that, and a panic of its own, halt
+//! looks at the free space of the disk, puts the ballast back, and looks whether the engine has failed in the background: that, and a panic of its own, halt
 //! the store. It ends when the writer has dropped its end of the channel, and then writes the high-water file a last time.
 //! What it fails to delete or write is logged and counted; a write is tried again, a deletion at the next open.
 
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use fjall::Keyspace;
 
+use crate::ballast::Ballast;
 use crate::engine::Engine;
 use crate::high_water::{HighWater, HighWaterFile};
 use crate::queue::Queue;
@@ -21,8 +22,6 @@ use crate::shared::Shared;
 
 const JOBS_MAX: usize = 1024;
 const ROUND: Duration = Duration::from_secs(1);
-/// Free space below which nothing more is accepted: room for journals and the files of two segments.
-const FREE_MIN_BYTES: u64 = 192 * 1024 * 1024;
 
 /// A segment to delete.
 pub(crate) struct Job(pub(crate) Keyspace);
@@ -31,6 +30,7 @@ pub(crate) fn start(
     shared: &Arc<Shared>,
     engine: &Engine,
     high_water: HighWaterFile,
+    ballast: Ballast,
     queue: &Arc<Queue>,
 ) -> std::io::Result<(JoinHandle<()>, SyncSender<Job>)> {
     let (sender, jobs) = sync_channel(JOBS_MAX);
@@ -39,6 +39,7 @@ pub(crate) fn start(
         engine: engine.clone(),
         high_water,
         halting: false,
+        ballast,
     };
     let queue = queue.clone();
     janitor.look_at_the_disk();
@@ -69,6 +70,7 @@ struct Janitor {
     high_water: HighWaterFile,
     /// The engine has failed and the store is told.
     halting: bool,
+    ballast: Ballast,
 }
 
 impl Janitor {
@@ -114,7 +116,10 @@ impl Janitor {
         self.shared.gauges.keyed_bytes.store(keyed, Ordering::Relaxed);
         if let Ok(disk) = rustix::fs::statvfs(self.engine.index.path()) {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let full = free < FREE_MIN_BYTES;
+            let full = free < self.shared.config.reserve_bytes;
+            if !full {
+                self.ballast.put_back(free);
+            }
             if self.shared.gauges.disk_full.swap(full, Ordering::Relaxed) != full {
                 tracing::warn!(free, full, "free space of the disk has crossed the reserve");
             }

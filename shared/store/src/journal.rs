@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: [u8; 4] = *b"FJL\x03";
@@ -231,6 +232,80 @@ pub(crate) fn copy_valid(path: &Path, walk: &Walk, target: &Path) -> std::io::Re
         std::io::copy(&mut (&mut source).take(range.end - range.start), &mut file)?;
     }
     file.sync_all()
+}
+
+/// One item of a batch. `None` as value: the key is removed.
+pub(crate) struct Item {
+    pub(crate) keyspace: u64,
+    pub(crate) key: Bytes,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) seqno: u64,
+}
+
+/// Gives all items of the valid batches of `path` to `sink`, in order. One that does not decode is left out.
+pub(crate) fn items<E: From<std::io::Error>>(
+    path: &Path,
+    walk: &Walk,
+    sink: &mut dyn FnMut(Item) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut file = File::open(path)?;
+    for range in &walk.valid {
+        file.seek(SeekFrom::Start(range.start))?;
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, (&mut file).take(range.end - range.start));
+        while !reader.fill_buf()?.is_empty() {
+            batch_items(&mut reader, sink)?;
+        }
+    }
+    Ok(())
+}
+
+fn batch_items<E: From<std::io::Error>>(
+    reader: &mut impl Read,
+    sink: &mut dyn FnMut(Item) -> Result<(), E>,
+) -> Result<(), E> {
+    let start: [u8; 13] = take(reader)?;
+    let count = u32::from_le_bytes([start[1], start[2], start[3], start[4]]);
+    let mut seqno = [0; 8];
+    seqno.copy_from_slice(&start[5..]);
+    let seqno = u64::from_le_bytes(seqno);
+    for _ in 0..count {
+        let [tag] = take(reader)?;
+        if tag == 4 {
+            take::<8>(reader)?;
+            continue;
+        }
+        let head: [u8; 20] = take(reader)?;
+        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let keyspace = u64::from(word(2)) | u64::from(word(6)) << 32;
+        let mut key = vec![0; usize::from(u16::from_le_bytes([head[10], head[11]]))];
+        reader.read_exact(&mut key)?;
+        // Bounded by the range, whose checksum was right.
+        let mut stored = Vec::new();
+        reader.by_ref().take(u64::from(word(16))).read_to_end(&mut stored)?;
+        let value = match (head[0], head[1]) {
+            (0, 0) => Some(Bytes::from(stored)),
+            (0, 1) => match lz4_flex::decompress(&stored, word(12) as usize) {
+                Ok(value) => Some(Bytes::from(value)),
+                Err(_) => continue,
+            },
+            _ => None,
+        };
+        let key = Bytes::from(key);
+        sink(Item {
+            keyspace,
+            key,
+            value,
+            seqno,
+        })?;
+    }
+    take::<13>(reader)?;
+    Ok(())
+}
+
+fn take<const N: usize>(reader: &mut impl Read) -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes the last batch once more in its place, and syncs it.

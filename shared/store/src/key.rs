@@ -94,6 +94,8 @@ pub(crate) mod index {
     pub(crate) const ACKED: u8 = b'a';
     /// First byte of the keys of the ends of tracks, by track; written when a segment is sealed, since it may be trimmed then.
     pub(crate) const END: u8 = b'e';
+    /// First byte of the keys of counts of records given up that have no number yet, by track.
+    pub(crate) const OWED: u8 = b'o';
     /// First byte of the keys of gaps, by track and first missing number.
     pub(crate) const GAP: u8 = b'g';
     /// First byte of the keys of sealed segments, by segment number.
@@ -105,6 +107,10 @@ pub(crate) mod index {
 
     pub(crate) fn end(track: TrackId) -> Vec<u8> {
         [&[END][..], &track.0.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn owed(track: TrackId) -> Vec<u8> {
+        [&[OWED][..], &track.0.to_be_bytes()].concat()
     }
 
     pub(crate) fn gap(track: TrackId, first: Seq) -> Vec<u8> {

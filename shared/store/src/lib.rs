@@ -8,6 +8,7 @@
 
 #![deny(missing_docs)]
 
+mod ballast;
 mod catalog;
 mod codec;
 pub mod commit;
@@ -19,6 +20,7 @@ mod doctor;
 mod engine;
 pub mod entry;
 pub mod error;
+pub mod export;
 #[cfg(test)]
 mod golden_tests;
 mod high_water;
@@ -27,15 +29,24 @@ mod janitor;
 mod journal;
 mod key;
 mod keyed;
+mod ledger;
+pub mod losses;
+mod manifest;
 mod memory;
 mod merge;
+pub mod offline;
+pub mod policy;
 mod pool;
 mod queue;
 mod read_log;
 mod read_track;
 mod recovery;
 pub mod report;
+mod ring;
+mod salvage;
+mod salvage_note;
 mod segment;
+mod set_aside;
 mod shared;
 pub mod stats;
 mod store;
@@ -55,8 +66,12 @@ pub mod pure {
 pub use commit::{Append, Commit, Committed, Delete, Put, Space, Stored, Ticket, Urgency};
 pub use committed::{CommittedBlock, LogRead, TrackBlock};
 pub use config::{ConfigError, Layout, StoreConfig};
-pub use entry::{Gap, TrackBounds, TrackEntry, TrackRead};
+pub use entry::{Gap, RecordsAt, TrackBounds, TrackEntry, TrackRead, TrackRecords};
 pub use error::{OpenError, ReadError, SubmitError};
+pub use ledger::{Counted, TrackLedger};
+pub use losses::Loss;
+pub use offline::{Examination, Offline, OfflineBatch, Range};
+pub use policy::{Admission, Overflow, TrackPolicy};
 pub use queue::Submitter;
 pub use report::OpenReport;
 pub use stats::{Level, Pressure, StoreStats, TrackStats};

@@ -9,7 +9,7 @@ use crate::codec;
 use crate::committed::{CommittedBlock, LogRead, TrackBlock};
 use crate::cursor::{Step, TrackCursor};
 use crate::error::ReadError;
-use crate::read_track::note_damage;
+use crate::losses;
 use crate::segment::{Entry, seek_commit};
 use crate::shared::Shared;
 
@@ -45,6 +45,7 @@ struct Lane<'a> {
     entry: Option<Entry>,
     /// Numbers passed that could not be read.
     skipped: u64,
+    shared: &'a Shared,
 }
 
 impl Lane<'_> {
@@ -52,7 +53,10 @@ impl Lane<'_> {
         self.entry = loop {
             match self.cursor.next()? {
                 Some(Step::Entry(entry)) => break Some(entry),
-                Some(Step::Hole { first, end }) => self.skipped += end.0 - first.0,
+                Some(Step::Hole { first, end }) => {
+                    losses::note(self.shared, self.track, first, end, self.shared.epoch);
+                    self.skipped += end.0 - first.0;
+                }
                 None => break None,
             }
         };
@@ -152,6 +156,7 @@ fn lanes<'a>(
             track,
             entry: None,
             skipped: 0,
+            shared,
         };
         lane.start(commit)?;
         Ok(lane)
@@ -174,7 +179,7 @@ fn gather(shared: &Shared, lanes: &mut [Lane<'_>], commit: CommitNumber) -> Resu
                     block,
                 }),
                 None => {
-                    note_damage(lane.track, &entry);
+                    losses::note(shared, lane.track, entry.first, entry.end(), entry.head.epoch);
                     lane.skipped += u64::from(entry.head.count);
                 }
             }

@@ -6,8 +6,9 @@ use fellbeck_core::{Epoch, Seq, TrackId};
 use crate::codec;
 use crate::config::Layout;
 use crate::cursor::{Step, TrackCursor};
-use crate::entry::{Gap, TrackEntry, TrackRead};
+use crate::entry::{Gap, RecordsAt, TrackEntry, TrackRead, TrackRecords};
 use crate::error::ReadError;
+use crate::losses;
 use crate::shared::Shared;
 
 pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: usize) -> Result<TrackRead, ReadError> {
@@ -19,6 +20,9 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
         .bounds(track, shared.epoch)
         .ok_or(ReadError::NoTrack(track))?;
     let start = from.max(bounds.first);
+    if let Some(read) = read_ring(shared, track, start, bytes_max) {
+        return Ok(read);
+    }
     let mut cursor = TrackCursor::new(shared, track, start, bounds.end);
     let mut entries = Vec::new();
     let mut bytes = 0;
@@ -36,7 +40,6 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
                     Some(batch) => entries.push(TrackEntry::Batch(batch)),
                     None => {
                         let first = entry.first.max(start);
-                        note_damage(track, &entry);
                         push_gaps(&mut entries, shared, track, first, entry.end());
                     }
                 }
@@ -51,24 +54,38 @@ pub(crate) fn read_track(shared: &Shared, track: TrackId, from: Seq, bytes_max: 
     })
 }
 
-pub(crate) fn note_damage(track: TrackId, entry: &crate::segment::Entry) {
-    tracing::error!(
-        track = track.0,
-        seq = entry.first.0,
-        records = entry.head.count,
-        "a stored batch is damaged"
-    );
-    metrics::counter!("fellbeck_store_damaged_records_total").increment(u64::from(entry.head.count));
-}
-
-fn note_hole(track: TrackId, first: Seq, last: Seq) {
-    let (track, first, last) = (track.0, first.0, last.0);
-    tracing::error!(track, first, last, "records are missing that no open has found missing");
-    metrics::counter!("fellbeck_store_missing_records_total").increment(last - first + 1);
+/// As [`read_track`], of a track in memory. `None`: what comes next is on flash.
+fn read_ring(shared: &Shared, track: TrackId, start: Seq, bytes_max: usize) -> Option<TrackRead> {
+    let catalog = shared.catalog();
+    let state = catalog
+        .track(track)
+        .filter(|state| state.policy.memory_bytes.is_some())?;
+    if state.segments.back().is_some_and(|(first, id)| {
+        let spans = &catalog.segments[id].seal.spans;
+        start < spans.last().map_or(*first, |span| span.end)
+    }) {
+        return None;
+    }
+    let mut entries = Vec::new();
+    let (mut at, mut bytes) = (start, 0);
+    while let Some(gap) = state.gap_at(at) {
+        at = gap.last.next();
+        entries.push(TrackEntry::Gap(gap));
+    }
+    for batch in state.ring.from(at) {
+        if bytes >= bytes_max.max(1) {
+            break;
+        }
+        bytes += batch.encoded_len();
+        at = batch.last().next();
+        entries.push(TrackEntry::Batch(batch.clone()));
+    }
+    Some(TrackRead { entries, next: at })
 }
 
 /// Declares `first..end` missing: known gaps as they were recorded, the rest as damaged.
 fn push_gaps(entries: &mut Vec<TrackEntry>, shared: &Shared, track: TrackId, first: Seq, end: Seq) {
+    losses::note(shared, track, first, end, epoch_before(entries, shared.epoch));
     let catalog = shared.catalog();
     let Some(state) = catalog.track(track) else { return };
     // What was trimmed since the read began is acknowledged, not lost.
@@ -76,13 +93,12 @@ fn push_gaps(entries: &mut Vec<TrackEntry>, shared: &Shared, track: TrackId, fir
     while at < end {
         let gap = state.gap_at(at).map_or_else(
             || {
+                // Acknowledged, and yet asked for: not lost, but not here either.
                 let next = state.gaps.iter().map(|gap| gap.first).find(|known| *known > at);
-                let last = Seq(next.map_or(end, |next| next.min(end)).0 - 1);
-                note_hole(track, at, last);
                 Gap {
                     epoch: epoch_before(entries, shared.epoch),
                     first: at,
-                    last,
+                    last: Seq(next.map_or(end, |next| next.min(end)).0 - 1),
                     reason: DropReason::Damaged,
                 }
             },
@@ -104,4 +120,41 @@ fn epoch_before(entries: &[TrackEntry], running: Epoch) -> Epoch {
         Some(TrackEntry::Gap(gap)) => gap.epoch,
         None => running,
     }
+}
+
+/// Records of one track, decoded, of either layout: blocks with their first number and epoch, or gaps.
+pub(crate) fn read_records(
+    shared: &Shared,
+    track: TrackId,
+    from: Seq,
+    bytes_max: usize,
+) -> Result<TrackRecords, ReadError> {
+    let bounds = shared
+        .catalog()
+        .bounds(track, shared.epoch)
+        .ok_or(ReadError::NoTrack(track))?;
+    let start = from.max(bounds.first);
+    let mut cursor = TrackCursor::new(shared, track, start, bounds.end);
+    let (mut blocks, mut bytes) = (Vec::new(), 0);
+    while bytes < bytes_max.max(1) {
+        match cursor.next()? {
+            Some(Step::Entry(entry)) => {
+                bytes += entry.batch.len();
+                match codec::decode(shared.config.layout, &entry.head, entry.first, &entry.batch) {
+                    Some(block) => blocks.push(RecordsAt {
+                        first: entry.first,
+                        epoch: entry.head.epoch,
+                        block,
+                    }),
+                    None => losses::note(shared, track, entry.first.max(start), entry.end(), entry.head.epoch),
+                }
+            }
+            Some(Step::Hole { first, end }) => losses::note(shared, track, first, end, shared.epoch),
+            None => break,
+        }
+    }
+    Ok(TrackRecords {
+        blocks,
+        next: cursor.at().max(start),
+    })
 }

@@ -4,7 +4,6 @@
 //! positions continued above the high-water file; new gaps committed; high-water file written. Only then is anything accepted.
 //! Holds I5 over restarts and damage: numbers continue above whatever was ever known to be synced.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,23 +12,28 @@ use fellbeck_core::ledger::DropReason;
 use fellbeck_core::varint::{put_bytes, take_bytes};
 use fellbeck_core::{CommitNumber, Epoch, Seq, TrackId};
 
+use crate::ballast::Ballast;
 use crate::catalog::Track;
 use crate::config::{Layout, StoreConfig};
-use crate::directory::{Directory, Format, Lock};
+use crate::directory::{Directory, Format, Lock, Twice};
 use crate::doctor;
 use crate::engine::Engine;
 use crate::entry::Gap;
-use crate::error::{self, HaltError, OpenError};
+use crate::error::{HaltError, OpenError};
 use crate::high_water::{HighWater, HighWaterFile};
 use crate::in_use::InUse;
 use crate::key::{gap_value, index};
+use crate::losses;
+use crate::policy::TrackPolicy;
 use crate::report::OpenReport;
+use crate::set_aside::{engine_error, open_or_set_aside};
 use crate::shared::{Opened, Shared};
-use crate::survey::{Survey, survey};
+use crate::survey::Survey;
 use crate::writer::Plan;
 
-const CHAIN: &str = "chain";
-const TRACKS: &str = "tracks";
+/// Names of the small files.
+pub(crate) const CHAIN: &str = "chain";
+pub(crate) const TRACKS: &str = "tracks";
 
 /// An open database, before the threads start.
 pub(crate) struct Recovered {
@@ -39,24 +43,36 @@ pub(crate) struct Recovered {
     pub(crate) high_water: HighWaterFile,
     pub(crate) lock: Lock,
     pub(crate) in_use: InUse,
+    pub(crate) ballast: Ballast,
     pub(crate) plan: Plan,
 }
 
 pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, OpenError> {
-    let (dir, lock, Format { log_id, created }) = Directory::claim(root, config.layout)?;
+    let (dir, lock, format) = Directory::claim(root, config.layout)?;
+    let Format {
+        log_id,
+        created,
+        remade,
+    } = format;
+    let ballast = Ballast::of(&dir, config.quota_bytes);
+    ballast.drop_if_needed();
     let distrust = InUse::found(&dir) && !created;
     InUse::begin(&dir)?;
     let mut report = OpenReport {
         created,
         ..OpenReport::default()
     };
+    report.remade.extend(remade.then_some("FORMAT"));
     let found = HighWaterFile::read(&dir).map_err(|source| dir.io(root, source))?;
     if found.damaged {
         report.remade.push("high-water");
     }
     let mut high_water = found.file;
     let chain = continue_chain(&dir, high_water.last().epoch, &mut report)?;
-    let tracks = number_tracks(&dir, &config)?;
+    let mut tracks = number_tracks(&dir, &config, &mut report)?;
+    for (track, (_, acked)) in tracks.iter_mut().zip(&high_water.last().tracks) {
+        track.acked = *acked;
+    }
     if high_water.is_new() {
         // Nothing was ever accepted here: a database that is there was not finished when the first open was cut short.
         doctor::clear_unfinished(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
@@ -69,7 +85,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
     report.damaged_stretches = findings.damaged_stretches;
     report.damaged_bytes = findings.damaged_bytes;
 
-    let (engine, mut survey) = open_or_quarantine(&dir, &config, &tracks, &mut report)?;
+    let (engine, mut survey) = open_or_set_aside(&dir, &config, &tracks, &mut report)?;
     settle(&mut survey, high_water.last(), &chain, &mut report);
     let newest = commit_findings(&engine, &survey, &report).map_err(|error| engine_error(&dir, &error))?;
     dir.sync().map_err(|source| dir.io(root, source))?;
@@ -93,16 +109,21 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         high_water,
         lock,
         in_use: InUse::of(&dir),
+        ballast,
         plan,
     })
 }
 
 /// Writes this open's incarnation.
 fn continue_chain(dir: &Directory, known: Epoch, report: &mut OpenReport) -> Result<IncarnationChain, OpenError> {
-    let mut chain = match dir.read(CHAIN)? {
-        None if known == Epoch(0) => IncarnationChain::default(),
-        None | Some(None) => remade(report),
-        Some(Some(bytes)) => IncarnationChain::decode(&bytes).unwrap_or_else(|_| remade(report)),
+    let mut chain = match dir.read_twice(CHAIN)? {
+        Twice::Missing if known == Epoch(0) => IncarnationChain::default(),
+        Twice::Missing | Twice::Lost => remade(report),
+        Twice::Whole(bytes) => IncarnationChain::decode(&bytes).unwrap_or_else(|_| remade(report)),
+        Twice::Mended(bytes) => {
+            report.remade.push("chain");
+            IncarnationChain::decode(&bytes).unwrap_or_default()
+        }
     };
     let mut id: [u8; 16] = rand::random();
     id[0] |= 1;
@@ -112,7 +133,7 @@ fn continue_chain(dir: &Directory, known: Epoch, report: &mut OpenReport) -> Res
         file: dir.path(CHAIN),
         what: "its newest incarnation, or that of the high-water file, has no successor",
     })?;
-    dir.replace(CHAIN, &chain.encode())?;
+    dir.replace_twice(CHAIN, &chain.encode())?;
     report.incarnation = Some(newest);
     Ok(chain)
 }
@@ -123,40 +144,50 @@ fn remade(report: &mut OpenReport) -> IncarnationChain {
 }
 
 /// Gives each track its number, for the life of the directory.
-fn number_tracks(dir: &Directory, config: &StoreConfig) -> Result<Vec<Track>, OpenError> {
+fn number_tracks(dir: &Directory, config: &StoreConfig, report: &mut OpenReport) -> Result<Vec<Track>, OpenError> {
     let damaged = |what| OpenError::Damaged {
         file: dir.path(TRACKS),
         what,
     };
-    let known = match dir.read(TRACKS)? {
-        None => Vec::new(),
-        Some(None) => {
+    let mut rewrite = false;
+    let known = match dir.read_twice(TRACKS)? {
+        Twice::Missing => Vec::new(),
+        Twice::Lost => {
             return Err(damaged(
-                "its checksum does not match, and only it tells which track is which",
+                "neither it nor its copy can be read, and only they tell which track is which",
             ));
         }
-        Some(Some(bytes)) => bytes,
+        Twice::Whole(bytes) => {
+            // A directory of an earlier version has no copy.
+            rewrite = !dir.has_copy(TRACKS);
+            bytes
+        }
+        Twice::Mended(bytes) => {
+            report.remade.push("tracks");
+            rewrite = true;
+            bytes
+        }
     };
-    let mut names = Vec::new();
-    let mut rest = &known[..];
-    while !rest.is_empty() {
-        let name = take_bytes(&mut rest).and_then(|name| std::str::from_utf8(name).ok());
-        names.push(name.ok_or_else(|| damaged("it does not decode"))?.to_owned());
-    }
+    let mut names = track_names(&known).ok_or_else(|| damaged("it does not decode"))?;
     let before = names.len();
     for name in &config.tracks {
         if !names.contains(name) {
             names.push(name.clone());
         }
     }
-    if names.len() > before {
+    if names.len() > before || rewrite {
         let mut bytes = Vec::new();
         names.iter().for_each(|name| put_bytes(&mut bytes, name.as_bytes()));
-        dir.replace(TRACKS, &bytes)?;
+        dir.replace_twice(TRACKS, &bytes)?;
     }
     let acknowledged = |name: &String| config.layout == Layout::Edge && !config.sessions_only.contains(name);
+    let policy = |name: &String| {
+        let named = config.policies.iter().find(|(track, _)| track == name);
+        named.map_or_else(TrackPolicy::default, |(_, policy)| *policy)
+    };
     let track = |name: String| Track {
         sessions_only: !acknowledged(&name),
+        policy: policy(&name),
         name,
         end: Seq(1),
         ..Track::default()
@@ -164,55 +195,13 @@ fn number_tracks(dir: &Directory, config: &StoreConfig) -> Result<Vec<Track>, Op
     Ok(names.into_iter().map(track).collect())
 }
 
-fn open_or_quarantine(
-    dir: &Directory,
-    config: &StoreConfig,
-    tracks: &[Track],
-    report: &mut OpenReport,
-) -> Result<(Engine, Survey), OpenError> {
-    let distrust = report.damaged_stretches > 0;
-    let reason = match open_database(&dir.database(), config, tracks, distrust) {
-        Ok(opened) => return Ok(opened),
-        Err(reason) if is_refusal(&reason) => return Err(engine_error(dir, &reason)),
-        Err(reason) => reason,
-    };
-    let moved = dir.quarantine()?;
-    tracing::error!(%reason, quarantine = %moved.display(), "the database cannot be read: moved away, beginning anew");
-    report.quarantined = Some(moved);
-    open_database(&dir.database(), config, tracks, false).map_err(|error| engine_error(dir, &error))
-}
-
-fn open_database(
-    path: &Path,
-    config: &StoreConfig,
-    tracks: &[Track],
-    distrust: bool,
-) -> Result<(Engine, Survey), HaltError> {
-    // The engine asserts on some kinds of damage; a panic is then one more way to say that it cannot be read.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let engine = Engine::open(path, config)?;
-        let tracks = tracks.iter().map(Track::fresh).collect();
-        let survey = survey(&engine, tracks, distrust)?;
-        Ok((engine, survey))
-    }));
-    opened.unwrap_or(Err(HaltError::Broken("the engine panicked while opening")))
-}
-
-/// Errors of the environment, which a fresh database would not cure.
-fn is_refusal(error: &HaltError) -> bool {
-    match error {
-        // A file is in the way of a database that has lost its version file.
-        HaltError::Engine(fjall::Error::Io(io)) if io.kind() == std::io::ErrorKind::AlreadyExists => false,
-        HaltError::Engine(error) => error::is_refusal(error),
-        HaltError::Broken(_) => false,
+/// The names in the file of tracks, by number.
+pub(crate) fn track_names(bytes: &[u8]) -> Option<Vec<String>> {
+    let (mut names, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        names.push(std::str::from_utf8(take_bytes(&mut rest)?).ok()?.to_owned());
     }
-}
-
-fn engine_error(dir: &Directory, error: &HaltError) -> OpenError {
-    OpenError::Engine {
-        dir: dir.root().to_owned(),
-        reason: error.to_string(),
-    }
+    Some(names)
 }
 
 /// Continues positions above the high-water file and turns whatever is missing into gaps.
@@ -238,6 +227,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
     for (number, track) in survey.catalog.tracks.iter_mut().enumerate() {
         let id = TrackId(number as u32);
         let (end, acked) = mark.tracks.get(number).copied().unwrap_or_default();
+        if track.policy.memory_bytes.is_some() && track.segments.is_empty() {
+            track.end = track.end.max(end).max(Seq(1));
+            track.acked = Seq(track.acked.0.min(track.end.0 - 1));
+            if track.acked.next() < track.end {
+                // Not in the index: it is found anew at each open, until it is acknowledged.
+                track.gaps = vec![gap(track.acked.next(), track.end, DropReason::Volatile)];
+            }
+            track.ring.reserved = track.end;
+            continue;
+        }
         // What was acknowledged was acknowledged, even where the store has forgotten it.
         track.acked = track.acked.max(acked);
         // Only what was acknowledged is ever trimmed where an uplink reads: nothing else may be missing in front.
@@ -319,23 +318,14 @@ fn plan(config: &StoreConfig, survey: &mut Survey) -> Plan {
         dirty: std::mem::take(&mut survey.dirty),
         unindexed,
         floor: survey.floor,
+        spares: std::mem::take(&mut survey.spares),
     }
 }
 
 fn tell(root: &Path, report: &OpenReport, shared: &Shared) {
     let dir: PathBuf = root.to_owned();
     for (track, gap) in &report.gaps {
-        let count = gap.last.0 - gap.first.0 + 1;
-        let name = shared.catalog().tracks[track.0 as usize].name.clone();
-        let (first, last, reason) = (gap.first.0, gap.last.0, gap.reason.as_str());
-        tracing::error!(
-            track = name,
-            first,
-            last,
-            reason,
-            "records that were synced are missing"
-        );
-        metrics::counter!("fellbeck_store_lost_records_total", "reason" => reason).increment(count);
+        losses::tell(&shared.catalog().tracks[track.0 as usize].name, gap);
     }
     if report.high_water > report.recovered {
         let (recovered, high_water) = (report.recovered.0, report.high_water.0);

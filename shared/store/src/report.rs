@@ -24,8 +24,10 @@ pub struct OpenReport {
     pub damaged_stretches: u64,
     /// Bytes in those stretches.
     pub damaged_bytes: u64,
-    /// Where an unreadable database was moved, if it had to be.
+    /// Where damaged parts of the database were moved, or all of it, if they had to be.
     pub quarantined: Option<std::path::PathBuf>,
+    /// Record batches that were read out of what was set aside, and put back.
+    pub restored_batches: u64,
     /// Small files that were damaged and made anew: the chain or both high-water slots.
     pub remade: Vec<&'static str>,
 }

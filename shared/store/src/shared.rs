@@ -4,13 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fellbeck_core::incarnation::Incarnation;
-use fellbeck_core::{CommitNumber, Epoch};
+use fellbeck_core::ledger::DropReason;
+use fellbeck_core::{CommitNumber, Epoch, TrackId};
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
-use crate::config::StoreConfig;
+use crate::config::{Layout, StoreConfig};
 use crate::engine::Engine;
+use crate::entry::Gap;
 use crate::error::ReadError;
+use crate::losses::{Loss, Losses};
+use crate::policy::Admission;
 use crate::stats::{Level, Pressure};
 use crate::tail::Tail;
 
@@ -22,12 +26,15 @@ pub(crate) struct Shared {
     pub(crate) tail: Tail,
     /// Newest durable commit. Moved by the writer after the sync, behind the tail and the catalog.
     pub(crate) newest: watch::Sender<CommitNumber>,
+    /// Newest commit that was written. Those above it hold records of tracks in memory only.
+    pub(crate) durable: AtomicU64,
     pub(crate) halted: watch::Sender<Option<String>>,
     /// Written by the writer thread alone; a lock, since readers need several fields at one instant.
     catalog: RwLock<Catalog>,
     /// `None` once closed.
     engine: RwLock<Option<Engine>>,
     pub(crate) gauges: Gauges,
+    pub(crate) losses: Losses,
 }
 
 /// Figures that are read without a lock.
@@ -36,12 +43,15 @@ pub(crate) struct Gauges {
     pub(crate) segment_bytes: AtomicU64,
     pub(crate) keyed_bytes: AtomicU64,
     pub(crate) level: AtomicU8,
+    /// Whether a new record is taken, by track: [`Admission`].
+    pub(crate) admissions: Vec<AtomicU8>,
     /// The file system has less free space than the store needs to go on.
     pub(crate) disk_full: AtomicBool,
     pub(crate) commits: AtomicU64,
     pub(crate) records: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
     pub(crate) table_bytes: AtomicU64,
+    pub(crate) accepted_bytes: AtomicU64,
 }
 
 /// What [`Shared::new`] needs beside the configuration.
@@ -55,16 +65,31 @@ pub(crate) struct Opened {
 
 impl Shared {
     pub(crate) fn new(config: StoreConfig, opened: Opened) -> Arc<Self> {
+        let tracks = opened.catalog.tracks.iter().enumerate();
+        let known = tracks.flat_map(|(number, track)| {
+            let track_id = TrackId(number as u32);
+            let damaged = |gap: &&Gap| matches!(gap.reason, DropReason::Damaged | DropReason::LostSuffix);
+            track.gaps.iter().filter(damaged).map(move |gap| Loss {
+                track: track_id,
+                gap: *gap,
+            })
+        });
+        let gauges = Gauges {
+            admissions: opened.catalog.tracks.iter().map(|_| AtomicU8::new(0)).collect(),
+            ..Gauges::default()
+        };
         let shared = Self {
+            losses: Losses::of(known),
             epoch: opened.incarnations.last().map_or(Epoch(0), |newest| newest.epoch),
             log_id: opened.log_id,
             incarnations: opened.incarnations,
             tail: Tail::new(config.tail_bytes, opened.newest.next()),
             newest: watch::Sender::new(opened.newest),
+            durable: AtomicU64::new(opened.newest.0),
             halted: watch::Sender::new(None),
             catalog: RwLock::new(opened.catalog),
             engine: RwLock::new(Some(opened.engine)),
-            gauges: Gauges::default(),
+            gauges,
             config,
         };
         shared.weigh();
@@ -99,7 +124,8 @@ impl Shared {
 
     /// Takes the figures of the catalog into the gauges and judges the pressure anew.
     pub(crate) fn weigh(&self) {
-        let bytes = self.catalog().bytes;
+        let catalog = self.catalog();
+        let bytes = catalog.bytes;
         self.gauges.segment_bytes.store(bytes, Ordering::Relaxed);
         let used = bytes + self.gauges.keyed_bytes.load(Ordering::Relaxed);
         let mut level = self
@@ -110,6 +136,30 @@ impl Shared {
             level = Level::Full;
         }
         self.gauges.level.store(level as u8, Ordering::Relaxed);
+        if self.config.layout == Layout::Edge {
+            let priorities = self.config.policies.iter().map(|(_, policy)| policy.priority);
+            let lowest = priorities.min().unwrap_or_default();
+            for (track, admission) in catalog.tracks.iter().zip(&self.gauges.admissions) {
+                let now = track.policy.admission(level, track.level(), lowest);
+                admission.store(now as u8, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether a new record of the track is taken.
+    pub(crate) fn admission(&self, track: TrackId) -> Admission {
+        let admission = self.gauges.admissions.get(track.0 as usize);
+        admission.map_or(Admission::Take, |now| Admission::from_u8(now.load(Ordering::Relaxed)))
+    }
+
+    /// How full the quota is, whatever the disk says.
+    pub(crate) fn quota_level(&self) -> Level {
+        let Pressure { used, quota, .. } = self.pressure();
+        if quota == u64::MAX {
+            Level::Normal
+        } else {
+            Level::of(used, quota)
+        }
     }
 
     pub(crate) fn pressure(&self) -> Pressure {

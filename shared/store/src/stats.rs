@@ -63,6 +63,8 @@ pub struct StoreStats {
     pub journal_bytes: u64,
     /// Bytes of records written a second time, into table files, since open.
     pub table_bytes: u64,
+    /// Bytes of records accepted since open, as their publishers' messages weigh in the log before compression.
+    pub accepted_bytes: u64,
     /// Per track, in the order of track numbers.
     pub tracks: Vec<TrackStats>,
 }
@@ -82,4 +84,8 @@ pub struct TrackStats {
     pub acked: Seq,
     /// Records inside declared gaps that are still held as such.
     pub gap: u64,
+    /// Records set aside by topic while space is short: stored, and given their numbers later.
+    pub aside: u64,
+    /// Records given up by policy whose gap is declared later.
+    pub owed: u64,
 }

@@ -17,13 +17,16 @@ use crate::commit::{Committed, Space, Stored};
 use crate::committed::LogRead;
 use crate::config::StoreConfig;
 use crate::directory::Lock;
-use crate::entry::{TrackBounds, TrackRead};
+use crate::entry::{TrackBounds, TrackRead, TrackRecords};
 use crate::error::{OpenError, ReadError};
 use crate::in_use::InUse;
 use crate::janitor;
 use crate::keyed;
+use crate::losses::Loss;
+use crate::policy::Admission;
 use crate::pool::{Pool, Request, Scan};
 use crate::queue::{Pace, Queue, Submitter};
+use crate::read_track::read_records;
 use crate::recovery::{self, Recovered};
 use crate::report::OpenReport;
 use crate::shared::Shared;
@@ -41,6 +44,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
         high_water,
         lock,
         in_use,
+        ballast,
         plan,
     } = recovery::recover(dir, config)?;
     let io = |source| OpenError::Io {
@@ -50,7 +54,7 @@ pub fn open(dir: &Path, config: StoreConfig) -> Result<(Store, OpenReport), Open
     let tracks = u32::try_from(shared.catalog().tracks.len()).expect("tracks are numbered by u32");
     let queue = Arc::new(Queue::new(Pace::of(&shared.config), tracks));
     let (pool, mut threads) = Pool::start(&shared).map_err(io)?;
-    let (janitor, jobs) = janitor::start(&shared, &engine, high_water, &queue).map_err(io)?;
+    let (janitor, jobs) = janitor::start(&shared, &engine, high_water, ballast, &queue).map_err(io)?;
     let writer = Writer::new(shared.clone(), engine, queue.clone(), jobs, plan);
     let spawned = std::thread::Builder::new()
         .name("store-writer".to_owned())
@@ -96,6 +100,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// A way to submit, and the channel on which its submissions are answered, in order.
     ///
     /// At most `outstanding_max` submissions may be unanswered, or answered but not yet received. An answer is only ever
@@ -167,6 +175,12 @@ impl Store {
         self.0.pool.ask(|answer| Request::Track(track, from, bytes_max, answer))
     }
 
+    /// Reads the records of one track, of either layout, until `bytes_max` encoded bytes are passed. Blocks: for the start of a node and
+    /// for tools.
+    pub fn track_records(&self, track: TrackId, from: Seq, bytes_max: usize) -> Result<TrackRecords, ReadError> {
+        read_records(&self.0.shared, track, from, bytes_max)
+    }
+
     /// Entries of a keyed store whose key begins with `prefix`, behind `after`, in key order, until `bytes_max` is passed; none
     /// at the end. Done by the reader threads.
     #[must_use]
@@ -214,6 +228,19 @@ impl Store {
         self.0.shared.pressure()
     }
 
+    /// Whether a new record of the track is taken now, by its policy. Cheap.
+    #[must_use]
+    pub fn admission(&self, track: TrackId) -> Admission {
+        self.0.shared.admission(track)
+    }
+
+    /// What is known to be lost, in the order it was found: gaps of earlier opens that are still held, what this open found, and what
+    /// readers came upon since. At most 4,096 ranges; the oldest leave the list first.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Loss> {
+        self.0.shared.losses.list()
+    }
+
     /// Counts for metrics and status pages.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -228,6 +255,7 @@ impl Store {
             records: shared.gauges.records.load(Ordering::Relaxed),
             journal_bytes: shared.gauges.journal_bytes.load(Ordering::Relaxed),
             table_bytes: shared.gauges.table_bytes.load(Ordering::Relaxed),
+            accepted_bytes: shared.gauges.accepted_bytes.load(Ordering::Relaxed),
             tracks: catalog.track_stats(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fellbeck_core::{CommitNumber, Seq, TrackId};
+use fellbeck_core::{CommitNumber, DropReason, Seq, TrackId};
 use fjall::Keyspace;
 
 use crate::catalog::{Catalog, Segment, Span, Track};
@@ -15,6 +15,7 @@ use crate::error::{HaltError, is_refusal};
 use crate::key::{self, Head, Seal, entry_key, index, parse_entry_key};
 use crate::segment::behind;
 use crate::writer::now_ms;
+use crate::writer::spare::{self, Spare};
 
 /// Missing numbers of a track: the first, and the one behind the last.
 pub(crate) type Hole = (TrackId, Seq, Seq);
@@ -33,12 +34,26 @@ pub(crate) struct Survey {
     pub(crate) stale_index: Vec<u64>,
     /// Segments with records in memory tables.
     pub(crate) dirty: Vec<(u64, u64)>,
+    /// What is set aside by topic, per track.
+    pub(crate) spares: Vec<Spare>,
     /// Above all numbers in use.
     pub(crate) next_segment: u64,
 }
 
-/// Surveys the database. `names` are all tracks by number; `distrust` reads every segment through.
-pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Result<Survey, HaltError> {
+/// How far the database is to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Belief {
+    /// What the index says of sealed segments is taken as it is.
+    Whole,
+    /// Every segment is read through.
+    Doubtful,
+    /// Parts of it were set aside: a segment that the index knows and that is not there was lost, not trimmed.
+    Salvaged,
+}
+
+/// Surveys the database. `tracks` are all tracks by number.
+pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, belief: Belief) -> Result<Survey, HaltError> {
+    let distrust = belief > Belief::Whole;
     let mut survey = Survey::default();
     survey.catalog.tracks = tracks;
     let mut seals = read_index(engine, &mut survey)?;
@@ -59,6 +74,9 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
             }
             (found, _) => (found.seal, found.holes),
         };
+        if let Some(known) = known.as_ref().filter(|_| belief == Belief::Salvaged) {
+            survey.holes.extend(missing(known, &seal));
+        }
         if seal.spans.is_empty() {
             engine.delete_segment(keyspace)?;
             survey.stale_index.extend(known.map(|_| id));
@@ -81,12 +99,52 @@ pub(crate) fn survey(engine: &Engine, tracks: Vec<Track>, distrust: bool) -> Res
         };
         survey.catalog.insert(id, segment);
     }
+    if belief == Belief::Salvaged {
+        survey.holes.extend(seals.values().flat_map(holes_of));
+    }
     survey.stale_index.extend(seals.into_keys());
+    drop_given_up(engine, &mut survey)?;
+    let owed: Vec<u64> = survey.catalog.tracks.iter().map(|track| track.owed).collect();
+    survey.spares = spare::restore(&engine.spare, &owed)?;
+    for (track, spare) in survey.catalog.tracks.iter_mut().zip(&survey.spares) {
+        track.aside = spare.len() as u64;
+    }
     if !distrust {
         drop_returned(engine, &mut survey)?;
     }
     find_seams(&mut survey);
     Ok(survey)
+}
+
+/// Deletes the segments that were given up by policy: the gap that says so was synced, and a crash or a power cut kept the files.
+fn drop_given_up(engine: &Engine, survey: &mut Survey) -> Result<(), HaltError> {
+    let catalog = &mut survey.catalog;
+    let mut given_up = Vec::new();
+    for track in &catalog.tracks {
+        let is_given_up = |(first, id): &&(Seq, u64)| {
+            let spans = &catalog.segments[id].seal.spans;
+            let end = spans.last().map_or(*first, |span| span.end);
+            let unacked = track.acked.next().max(*first);
+            let by_policy = |gap: &Gap| gap.reason == DropReason::DropOldest && gap.last >= unacked && gap.first < end;
+            track.gaps.iter().any(by_policy) && track.undeclared(unacked, end).is_empty()
+        };
+        given_up.extend(track.segments.iter().take_while(is_given_up).map(|(_, id)| *id));
+    }
+    for id in given_up {
+        let Some(segment) = catalog.remove(id) else { continue };
+        tracing::info!(segment = %segment.keyspace.name(), "given up before the restart: deleted now");
+        engine.delete_segment(segment.keyspace)?;
+        survey.unindexed.retain(|unindexed| *unindexed != id);
+        survey.dirty.retain(|(dirty, _)| *dirty != id);
+        survey.holes.retain(|(track, first, end)| {
+            let spans = &segment.seal.spans;
+            !spans
+                .iter()
+                .any(|span| span.track == *track && span.first <= *first && *end <= span.end)
+        });
+        survey.stale_index.push(id);
+    }
+    Ok(())
 }
 
 /// Deletes again the segments that were trimmed and whose removal a power cut has undone, where it left a hole behind them. Else what
@@ -144,7 +202,13 @@ fn read_index(engine: &Engine, survey: &mut Survey) -> Result<BTreeMap<u64, Seal
             index::ACKED => {
                 let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
                 if let (Some(track), Some(acked)) = (track, index::number(&value)) {
-                    track.acked = Seq(acked);
+                    track.acked = track.acked.max(Seq(acked));
+                }
+            }
+            index::OWED => {
+                let track = number().and_then(|track| survey.catalog.tracks.get_mut(usize::try_from(track).ok()?));
+                if let (Some(track), Some(owed)) = (track, index::number(&value)) {
+                    track.owed = owed;
                 }
             }
             index::END => {
@@ -201,6 +265,19 @@ fn holes_of(seal: &Seal) -> Vec<Hole> {
         .iter()
         .map(|span| (span.track, span.first, span.end))
         .collect()
+}
+
+/// What a segment should hold at its ends, and does not.
+fn missing(known: &Seal, found: &Seal) -> Vec<Hole> {
+    let mut holes = Vec::new();
+    for span in &known.spans {
+        let there = found.spans.iter().find(|found| found.track == span.track);
+        let (first, end) = there.map_or((span.end, span.end), |found| (found.first, found.end));
+        holes.push((span.track, span.first, first.min(span.end)));
+        holes.push((span.track, end.max(span.first), span.end));
+    }
+    holes.retain(|(_, first, end)| first < end);
+    holes
 }
 
 /// Reads all entries of a segment.
@@ -320,9 +397,32 @@ fn find_seams(survey: &mut Survey) {
             );
             *first = track.acked.next();
         }
-        *first < *end && track.gap_at(*first).is_none()
+        *first < *end
     });
-    survey.holes.sort();
+    let holes = std::mem::take(&mut survey.holes);
+    let tracks = &survey.catalog.tracks;
+    survey.holes = disjoint(holes, |id, at| {
+        tracks[id.0 as usize].gap_at(at).map(|gap| gap.last.next())
+    });
+}
+
+/// The same numbers in rising holes that do not overlap, without those that a known gap covers: `known` gives the end of that.
+fn disjoint(mut holes: Vec<Hole>, known: impl Fn(TrackId, Seq) -> Option<Seq>) -> Vec<Hole> {
+    holes.sort();
+    let mut out: Vec<Hole> = Vec::new();
+    for (track, first, end) in holes {
+        let mut at = match out.last() {
+            Some((last, _, behind)) if *last == track => first.max(*behind),
+            _ => first,
+        };
+        while let Some(behind) = known(track, at).filter(|_| at < end) {
+            at = behind;
+        }
+        if at < end {
+            out.push((track, at, end));
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -376,7 +476,7 @@ mod tests {
             end: Seq(1),
             ..Track::default()
         };
-        let survey = survey(&engine, vec![track], false).unwrap();
+        let survey = survey(&engine, vec![track], Belief::Whole).unwrap();
         survey.catalog.segments.keys().copied().collect()
     }
 
@@ -386,6 +486,44 @@ mod tests {
     fn a_trimmed_segment_that_came_back_without_its_neighbour_is_deleted_again() {
         assert_eq!(held(35, false), [3, 4]);
         assert_eq!(held(20, false), [3, 4], "acknowledged right up to what is held");
+    }
+
+    /// A crash between the commit that declares the gap and the removal of the files, or a power cut that undoes the removal.
+    #[test]
+    fn a_segment_that_was_given_up_is_deleted_and_one_that_is_only_in_part_in_a_gap_stays() {
+        let held = |gaps: &[(u64, u64, DropReason)]| -> Vec<u64> {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = Engine::open(dir.path(), &StoreConfig::edge(vec!["lane/default/0".into()])).unwrap();
+            for (id, first) in [(1, 1), (2, 11), (3, 21)] {
+                segment(&engine, id, first, true);
+            }
+            let mut batch = engine.batch();
+            for (first, last, reason) in gaps {
+                let gap = Gap {
+                    epoch: fellbeck_core::Epoch(1),
+                    first: Seq(*first),
+                    last: Seq(*last),
+                    reason: *reason,
+                };
+                batch.insert(&engine.index, index::gap(LANE, gap.first), key::gap_value(&gap));
+            }
+            batch.insert(&engine.index, index::acked(LANE), 4u64.to_be_bytes());
+            batch.commit().unwrap();
+            let track = Track {
+                name: "lane/default/0".into(),
+                end: Seq(1),
+                ..Track::default()
+            };
+            let survey = survey(&engine, vec![track], Belief::Whole).unwrap();
+            assert_eq!(survey.holes, []);
+            survey.catalog.segments.keys().copied().collect()
+        };
+        let oldest = DropReason::DropOldest;
+        assert_eq!(held(&[(5, 20, oldest)]), [3]);
+        assert_eq!(held(&[(5, 10, oldest)]), [2, 3]);
+        assert_eq!(held(&[(5, 7, DropReason::Damaged), (8, 10, oldest)]), [2, 3]);
+        assert_eq!(held(&[(6, 10, oldest)]), [1, 2, 3], "record 5 is nowhere else");
+        assert_eq!(held(&[(5, 10, DropReason::Damaged)]), [1, 2, 3], "not by policy");
     }
 
     #[test]

@@ -5,7 +5,11 @@
 //! sealing. Any error or panic halts the store: nothing that did not commit is ever answered (I1).
 
 mod age;
+mod draft;
 mod housekeeping;
+mod in_memory;
+mod shed;
+pub(crate) mod spare;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,9 +18,11 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fellbeck_core::{CommitNumber, RecordBlock, Seq, TrackId, limits};
-use fjall::{Keyspace, OwnedWriteBatch};
+use fjall::Keyspace;
 
 use self::age::AgeClock;
+use self::draft::Draft;
+use self::spare::Spare;
 use crate::catalog::{Appended, Segment, Span};
 use crate::codec;
 use crate::commit::Committed;
@@ -45,6 +51,8 @@ pub(crate) struct Plan {
     /// Sealed segments that the index does not know yet.
     pub(crate) unindexed: Vec<u64>,
     pub(crate) floor: Option<CommitNumber>,
+    /// What is set aside by topic, per track.
+    pub(crate) spares: Vec<Spare>,
 }
 
 pub(crate) struct Writer {
@@ -61,6 +69,12 @@ pub(crate) struct Writer {
     obsolete: Vec<Vec<u8>>,
     floor: Option<CommitNumber>,
     age: AgeClock,
+    /// What is set aside by topic, per track.
+    spares: Vec<Spare>,
+    /// A floor that goes with the next commit that is written.
+    floor_waiting: Option<CommitNumber>,
+    /// Segments are being given up; said once.
+    shedding: bool,
     meters: Meters,
 }
 
@@ -72,40 +86,20 @@ struct Active {
     since: Instant,
 }
 
+/// What a commit has written.
+struct Written {
+    appended: Vec<Appended>,
+    bytes: u64,
+    /// Something may have become free to trim.
+    progressed: bool,
+}
+
 struct Meters {
     commits: metrics::Counter,
     records: metrics::Counter,
     bytes: metrics::Counter,
     seconds: metrics::Histogram,
 }
-
-/// A commit while it is put together.
-struct Draft {
-    batch: OwnedWriteBatch,
-    commit: CommitNumber,
-    bytes: u64,
-    /// Index of the next record within the commit.
-    index: u32,
-    appended: Vec<Appended>,
-    tracks: Vec<TrackBlock>,
-}
-
-impl Draft {
-    fn put(&mut self, keyspace: &Keyspace, key: impl Into<fjall::UserKey>, value: Vec<u8>) {
-        let key = key.into();
-        self.bytes += (key.len() + value.len() + JOURNAL_ITEM_BYTES) as u64;
-        self.batch.insert(keyspace, key, value);
-    }
-
-    fn remove(&mut self, keyspace: &Keyspace, key: impl Into<fjall::UserKey>) {
-        let key = key.into();
-        self.bytes += (key.len() + JOURNAL_ITEM_BYTES) as u64;
-        self.batch.remove(keyspace, key);
-    }
-}
-
-/// What the engine's journal adds to an item.
-const JOURNAL_ITEM_BYTES: usize = 21;
 
 impl Writer {
     pub(crate) fn new(
@@ -142,6 +136,9 @@ impl Writer {
             obsolete: Vec::new(),
             floor: plan.floor,
             age: AgeClock::default(),
+            spares: plan.spares,
+            floor_waiting: None,
+            shedding: false,
             meters: Meters {
                 commits: metrics::counter!("fellbeck_store_commits_total"),
                 records: metrics::counter!("fellbeck_store_records_total"),
@@ -172,9 +169,11 @@ impl Writer {
             if now >= round {
                 let wall = self.age.look(now, now_ms());
                 self.trim(wall.filter(|_| ageing));
+                self.make_room()?;
                 round = now + AGE_ROUND;
             }
-            match self.queue.collect(last_start, ageing.then_some(round)) {
+            let looks = ageing || self.is_sparing() || self.shedding;
+            match self.queue.collect(last_start, looks.then_some(round)) {
                 Group::Work(group) => {
                     let start = Instant::now();
                     last_start = Some(start);
@@ -183,7 +182,7 @@ impl Writer {
                     }
                 }
                 Group::Idle => {}
-                Group::Closed => return Ok(()),
+                Group::Closed => return self.settle_memory(),
             }
         }
     }
@@ -199,17 +198,22 @@ impl Writer {
             answer(group, self.shared.newest());
             return Ok(false);
         }
-        let commit = self.shared.newest().next();
-        let mut draft = Draft {
-            batch: self.engine.batch(),
-            commit,
-            bytes: 0,
-            index: 0,
-            appended: Vec::new(),
-            tracks: Vec::new(),
-        };
+        let mut draft = Draft::new(&self.engine, self.shared.newest().next());
+        let commit = draft.commit;
+        let accepted = merged
+            .appends
+            .values()
+            .flatten()
+            .map(|block| block.bytes().len() as u64);
+        self.shared
+            .gauges
+            .accepted_bytes
+            .fetch_add(accepted.sum(), Ordering::Relaxed);
         for (track, blocks) in std::mem::take(&mut merged.appends) {
-            self.append(&mut draft, track, blocks)?;
+            let blocks = self.spare(&mut draft, track, blocks);
+            if !blocks.is_empty() {
+                self.append(&mut draft, track, blocks)?;
+            }
         }
         for (space, key, value) in merged.keyed.drain(..) {
             let keyspace = self.engine.space(space);
@@ -218,31 +222,79 @@ impl Writer {
                 None => draft.remove(keyspace, key),
             }
         }
-        self.note_progress(&mut draft, &merged);
+        let written = self.write(draft, &merged)?;
+        answer(group, commit);
+        self.tidy(&written)?;
+        if written.progressed || self.pressed() {
+            self.trim(None);
+        }
+        if written.progressed || self.is_short() {
+            self.make_room()?;
+        }
+        Ok(true)
+    }
+
+    /// Makes a draft durable, then shows it: catalog, tail, newest commit.
+    fn write(&mut self, mut draft: Draft, merged: &Merged) -> Result<Written, HaltError> {
+        let is_durable = draft.is_durable || self.has_durable(merged);
+        if is_durable {
+            self.note_progress(&mut draft, merged);
+        }
         let Draft {
             batch,
+            commit,
             bytes,
             index,
             appended,
             tracks,
+            declared,
+            set_aside,
+            in_memory,
+            reserved,
             ..
         } = draft;
-        self.wait_for_room()?;
-        batch.commit()?;
+        if is_durable {
+            self.wait_for_room()?;
+            batch.commit()?;
+            self.shared.durable.store(commit.0, Ordering::Release);
+        }
 
-        let progressed = self.publish(&appended, &merged, commit);
+        {
+            let mut catalog = self.shared.catalog_mut();
+            for (track, up_to) in reserved {
+                catalog.tracks[track.0 as usize].ring.reserved = up_to;
+            }
+            for (track, batch) in in_memory {
+                catalog.keep_in_memory(track, batch);
+            }
+            for (track, aside, owed) in set_aside {
+                let track = &mut catalog.tracks[track.0 as usize];
+                (track.aside, track.owed) = (aside, owed);
+            }
+        }
+        let progressed = self.publish(&appended, merged, is_durable.then_some(commit));
+        if !declared.is_empty() {
+            let mut catalog = self.shared.catalog_mut();
+            declared
+                .into_iter()
+                .for_each(|(track, gap)| catalog.declare(track, gap));
+        }
         if !tracks.is_empty() {
             self.shared.tail.push(Arc::new(CommittedBlock { commit, tracks }));
         }
         self.shared.newest.send_replace(commit);
-        answer(group, commit);
         self.count(bytes, index);
+        Ok(Written {
+            appended,
+            bytes,
+            progressed,
+        })
+    }
+
+    /// What follows a commit: sealing and memory tables.
+    fn tidy(&mut self, written: &Written) -> Result<(), HaltError> {
         self.seal_full()?;
-        self.tidy_memory(&appended, bytes)?;
-        if progressed || self.pressed() {
-            self.trim(None);
-        }
-        Ok(true)
+        self.tidy_memory(&written.appended, written.bytes)
     }
 
     /// Removes acknowledgements and floors that move nothing, and refuses impossible ones.
@@ -261,6 +313,7 @@ impl Writer {
             }
             *acked > track.acked
         });
+        merged.session_floor = merged.session_floor.max(self.floor_waiting);
         if merged.session_floor <= self.floor {
             merged.session_floor = None;
         }
@@ -269,6 +322,14 @@ impl Writer {
     fn append(&mut self, draft: &mut Draft, track: TrackId, blocks: Vec<RecordBlock>) -> Result<(), HaltError> {
         let layout = self.shared.config.layout;
         let batch_max = self.shared.config.batch_max;
+        if self.shared.catalog().tracks[track.0 as usize]
+            .policy
+            .memory_bytes
+            .is_some()
+        {
+            self.append_in_memory(draft, track, blocks);
+            return Ok(());
+        }
         let mut first = self.shared.catalog().tracks[track.0 as usize].end;
         let Active {
             id: segment, keyspace, ..
@@ -334,7 +395,19 @@ impl Writer {
     }
 
     /// Moves the catalog. Returns whether something may have become free to trim.
-    fn publish(&mut self, appended: &[Appended], merged: &Merged, commit: CommitNumber) -> bool {
+    fn publish(&mut self, appended: &[Appended], merged: &Merged, durable: Option<CommitNumber>) -> bool {
+        let Some(commit) = durable else {
+            self.floor_waiting = merged.session_floor.max(self.floor_waiting);
+            let mut catalog = self.shared.catalog_mut();
+            for (track, acked) in &merged.acked {
+                catalog.acknowledge(*track, *acked);
+                // In memory only, as the gaps of such a track are.
+                drop(catalog.prune_gaps(*track));
+            }
+            drop(catalog);
+            self.shared.weigh();
+            return false;
+        };
         let now_ms = now_ms();
         let mut catalog = self.shared.catalog_mut();
         let indexed = !self.unindexed.is_empty();

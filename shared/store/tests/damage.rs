@@ -189,6 +189,10 @@ fn an_unreadable_database_goes_to_quarantine_and_numbers_continue() {
     });
     drop(node);
     fs::write(dir.path().join("db/version"), "broken").unwrap();
+    let mut bytes = fs::read(journal(dir.path())).unwrap();
+    let end = written(&bytes);
+    bytes[..end].fill(0x5a);
+    fs::write(journal(dir.path()), bytes).unwrap();
     let mut node = Node::open(dir.path(), journal_only());
     assert_eq!(node.report.quarantined, Some(dir.path().join("quarantine-1")));
     assert_eq!(gaps(&node.report), [(0, 6, 20, DropReason::LostSuffix)]);
@@ -204,6 +208,47 @@ fn an_unreadable_database_goes_to_quarantine_and_numbers_continue() {
     };
     assert_eq!((gap.first, gap.last, gap.epoch.0), (Seq(6), Seq(20), 1));
     assert_eq!(present(&node), [21]);
+}
+
+#[test]
+fn what_is_whole_in_a_database_that_cannot_be_opened_is_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let log_id = {
+        twenty(dir.path(), journal_only());
+        let node = Node::open(dir.path(), journal_only());
+        node.store.log_id()
+    };
+    fs::write(dir.path().join("db/version"), "broken").unwrap();
+    let node = Node::open(dir.path(), journal_only());
+    assert_eq!(node.report.quarantined, Some(dir.path().join("quarantine-1")));
+    assert_eq!((gaps(&node.report), node.report.restored_batches), (vec![], 20));
+    assert_eq!(present(&node), (1..=20).collect::<Vec<_>>());
+    assert_eq!(node.store.get(Space::Node, b"last").unwrap().unwrap().value, "20");
+    assert_eq!(node.store.log_id(), log_id);
+}
+
+/// A crash while what was set aside is put back: the next open does it again.
+#[test]
+fn mending_that_was_cut_short_is_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    twenty(dir.path(), journal_only());
+    let note = {
+        fs::write(dir.path().join("db/version"), "broken").unwrap();
+        // What the note says once the database was moved.
+        let mut note = vec![1, 1, 12];
+        note.extend(b"quarantine-1");
+        note.extend(xxhash_rust::xxh3::xxh3_64(&note).to_be_bytes());
+        note
+    };
+    fs::rename(dir.path().join("db"), dir.path().join("quarantine-1")).unwrap();
+    fs::write(dir.path().join("salvage"), note).unwrap();
+    fs::create_dir(dir.path().join("db")).unwrap();
+    fs::write(dir.path().join("db/0.jnl"), "half of it").unwrap();
+    let node = Node::open(dir.path(), journal_only());
+    assert_eq!(present(&node), (1..=20).collect::<Vec<_>>());
+    assert!(!dir.path().join("salvage").exists() && gaps(&node.report).is_empty());
+    node.store.close();
+    assert!(!Node::open(dir.path(), journal_only()).report.is_damaged());
 }
 
 #[test]
@@ -236,7 +281,8 @@ fn a_damaged_table_file_is_a_gap_and_readers_go_on_behind_it() {
     let node = Node::open(dir.path(), config());
     let (records, missing) = node.track_from(LANE, 1);
     let seqs: Vec<_> = records.iter().map(|(seq, _)| *seq).collect();
-    assert!(!seqs.contains(&30) && seqs.contains(&1) && seqs.contains(&100));
+    // Where a journal still has it, nothing is lost.
+    assert!(seqs.contains(&1) && seqs.contains(&100));
     let lost: u64 = missing.iter().map(|(first, last)| last - first + 1).sum();
     assert_eq!(
         seqs.len() as u64 + lost,
@@ -380,7 +426,7 @@ fn one_large_table(dir: &Path) -> StoreConfig {
 #[test]
 fn damage_in_a_table_costs_a_block_and_not_the_rest_of_the_segment() {
     // A search by commit comes upon the second one in its third step.
-    for damaged in [1, 750] {
+    for damaged in [200, 750] {
         let dir = tempfile::tempdir().unwrap();
         let config = one_large_table(dir.path());
         let table = table_with(dir.path(), &noise(damaged));
@@ -498,7 +544,7 @@ fn a_segment_that_came_back_does_not_take_the_end_of_its_track_back() {
 fn a_first_open_that_was_cut_short_is_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     drop(Node::open(dir.path(), small_edge()));
-    for file in ["high-water.a", "high-water.b", "chain", "db/version"] {
+    for file in ["high-water.a", "high-water.b", "chain", "chain.copy", "db/version"] {
         drop(fs::remove_file(dir.path().join(file)));
     }
     assert!(!dir.path().join("db/version").exists() && dir.path().join("db/0.jnl").exists());
@@ -511,7 +557,7 @@ fn a_first_open_that_was_cut_short_is_begun_anew() {
     fs::remove_file(dir.path().join("db/version")).unwrap();
     let node = Node::open(dir.path(), small_edge());
     assert_eq!(node.report.quarantined, Some(dir.path().join("quarantine-1")));
-    assert_eq!(gaps(&node.report), [(0, 1, 1, DropReason::LostSuffix)]);
+    assert_eq!((gaps(&node.report), present(&node)), (vec![], vec![1]));
 }
 
 #[test]
@@ -563,7 +609,7 @@ fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_loss_is_named() {
     };
     let mut node = Node::open(dir.path(), config());
     node.commit(append(LANE, (1..=3).map(noise)));
-    let tables = dir.path().join("db/keyspaces/6/tables");
+    let tables = dir.path().join("db/keyspaces/7/tables");
     while fs::read_dir(&tables).unwrap().next().is_none() {
         std::thread::yield_now();
     }
@@ -581,7 +627,10 @@ fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_loss_is_named() {
     node.commit(append(LANE, [noise(4)]));
     assert_eq!(present(&node), [4]);
     drop(node);
-    // An operator may yet repair it.
-    fs::write(&table, sound).unwrap();
-    assert_eq!(present(&Node::open(dir.path(), config())), [1, 2, 3, 4]);
+    // It is not deleted.
+    let aside = dir
+        .path()
+        .join("quarantine-1/keyspaces/7/tables")
+        .join(table.file_name().unwrap());
+    assert_eq!(fs::read(aside).unwrap().len(), sound.len());
 }

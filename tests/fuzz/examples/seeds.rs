@@ -8,8 +8,11 @@ use std::path::Path;
 use fellbeck_core::properties::{Property, put};
 use fellbeck_core::varint::{put_bytes, put_u64};
 use fellbeck_core::{
-    Batch, ClockQuality, CommitNumber, DropReason, Epoch, IncarnationChain, Offset, Origin, Position, Properties, QoS,
+    Batch, ClockQuality, CommitNumber, DropReason, Epoch, Filter, IncarnationChain, LogPosition, Offset, Origin, Position, Properties, QoS,
     Record, RecordBlock, RecordBlockBuilder, Run, Seq, WallTime, kafka,
+};
+use fellbeck_link::downlink::{
+    DownMark, FromCloud, FromEdge, Messages, Open, Opened, Tag, Wanted,
 };
 use fellbeck_link::{
     ByeReason, ControlFrame, Gap, Hello, LaneAck, LaneFrame, LaneHello, LaneIndex, LaneWelcome, NodeKind, RefuseCode,
@@ -46,8 +49,10 @@ fn main() {
     // The largest frames come last, where they exceed the limit.
     let reversed: Vec<u8> = control.iter().rev().flatten().copied().collect();
     seeds.push(("link_frame_decoder", [vec![10, 200], reversed].concat()));
+    seeds.extend(downlink_frames().into_iter().map(|bytes| ("link_downlink", bytes)));
     seeds.extend(conversations().into_iter().map(|wire| ("link_receiver", wire)));
     seeds.extend(stores().into_iter().map(|values| ("session_state", values)));
+    seeds.extend(SCRIPTS.iter().map(|script| ("session_core", script.to_vec())));
     for text in TOPICS {
         seeds.push(("topic_filter", text.as_bytes().to_vec()));
     }
@@ -57,6 +62,64 @@ fn main() {
     seeds.extend(FRAMES.iter().map(|bytes| ("ws_frames", bytes.to_vec())));
     seeds.extend(UPGRADES.iter().map(|text| ("ws_upgrade", text.as_bytes().to_vec())));
     write(&seeds);
+}
+
+/// Mode and acts, as `tests/src/fuzz/core` reads them: QoS 2 both ways and a crash; a will, retained, a restart; a shared group;
+/// a backlog of an old client under pressure; commits and lookups that come late.
+const SCRIPTS: [&[u8]; 5] = [
+    b"\x00\x0d\x00\x2c\x00\x0d\x01\x2c\x00\x26\x09\x00\x00\x02\x26\x00\x01\x00\x02\x01\x00\x01\x01\x01\x02\x26\x11\x00\x00\x26\x11\x00\x00\x18\x01\x00\x26\x22\x0d\x00\x2c\x00\x26\x11\x00\x00\x26",
+    b"\x01\x0d\x00\x2c\x01\x0d\x01\x2c\x00\x26\x00\x00\x00\x05\x01\x26\x09\x01\x03\x41\x26\x11\x01\x00\x10\x00\x03\x20\x03\x26\x11\x01\x00\x23\x0d\x01\x2c\x00\x26",
+    b"\x00\x0d\x00\x2c\x00\x0d\x01\x2c\x00\x0d\x02\x2c\x00\x26\x09\x00\x05\x01\x09\x01\x05\x02\x26\x00\x02\x03\x02\x01\x00\x02\x03\x01\x02\x00\x02\x03\x01\x03\x26\x11\x00\x00\x10\x00\x03\x26\x11\x01\x00\x26",
+    b"\x00\x0d\x00\x0e\x00\x0d\x01\x0e\x00\x26\x09\x00\x03\x01\x26\x1a\x00\x00\x01\x00\x01\x01\x2e\x00\x01\x00\x01\x02\x2e\x00\x01\x00\x01\x03\x2e\x00\x01\x01\x01\x04\x2e\x00\x01\x00\x00\x00\x26\x24\x01\x00\x01\x00\x01\x05\x24\x00\x26\x1a\x00\x26\x11\x00\x00\x26\x22\x0d\x00\x0e\x00\x26",
+    b"\x01\x0d\x00\x2c\x00\x0d\x01\x2c\x00\x1b\x1c\x03\x1d\x09\x00\x00\x02\x1b\x1c\x01\x1d\x1e\x1f\x00\x00\x01\x00\x02\x01\x1b\x00\x01\x00\x02\x01\x1c\x01\x1d\x18\x01\x00\x1b\x1c\x02\x1d\x1e\x1f\x00\x11\x00\x00\x21\x02\x1b\x1c\x03\x1d\x26",
+];
+
+/// One frame of each kind of the downlink, without its length.
+fn downlink_frames() -> Vec<Vec<u8>> {
+    let at = |commit, index| LogPosition {
+        commit: CommitNumber(commit),
+        index,
+    };
+    let filter = |text| Filter::parse(text).expect("a filter");
+    let mark = DownMark {
+        log_id: [1; 16],
+        opening: [2; 16],
+        position: at(70_000, 3),
+    };
+    let wanted = |text, edges| Wanted {
+        filter: filter(text),
+        edges,
+    };
+    let opened = Opened {
+        log_id: [1; 16],
+        opening: [3; 16],
+        shared: Some(at(60_000, u32::MAX)),
+        now: WallTime(1_700_000_000_500),
+    };
+    let from_edge = [
+        FromEdge::Open(Open {
+            window: 256,
+            mark: Some(mark),
+        }),
+        FromEdge::Want(vec![wanted("cmd/+/#", false), wanted("plant/a", true)]),
+        FromEdge::Unwant(vec![filter("cmd/+/#")]),
+        FromEdge::Complete,
+        FromEdge::Ack(vec![1, 300]),
+    ];
+    let messages = blocks().into_iter().take(2).map(|block| {
+        let tag = |n: usize| Tag {
+            packet_id: (n % 2 == 0).then_some(n as u16 + 1),
+            position: Some(at(9, n as u32)),
+        };
+        FromCloud::Messages(Messages {
+            sent_at: WallTime(1_700_000_000_500),
+            tags: (0..block.len()).map(tag).collect(),
+            batch: Batch::seal(Epoch(0), Seq(1), &block),
+        })
+    });
+    let from_cloud = [FromCloud::Opened(opened), FromCloud::NotGranted(3)].into_iter().chain(messages);
+    let frames = from_edge.iter().map(FromEdge::encode).chain(from_cloud.map(|frame| frame.encode()));
+    frames.map(|frame| frame[4..].to_vec()).collect()
 }
 
 /// The size of a portion, and masked frames: a CONNECT, fragments with a ping among them, a longer frame, single bytes.

@@ -8,6 +8,8 @@
 mod batch;
 mod block;
 mod chain;
+mod core;
+mod downlink;
 mod frames;
 mod kafka;
 mod mqtt;
@@ -24,10 +26,11 @@ pub use node::{NEWEST, Node};
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target by its name: that of its file in `tests/fuzz/fuzz_targets` and of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 16] = [
+pub const TARGETS: [(&str, Body); 18] = [
     ("incarnation_chain", chain::incarnation_chain),
     ("kafka_batch", kafka::kafka_batch),
     ("link_control_frame", frames::link_control_frame),
+    ("link_downlink", downlink::link_downlink),
     ("link_frame_decoder", frames::link_frame_decoder),
     ("link_lane_frame", frames::link_lane_frame),
     ("link_receiver", receiver::link_receiver),
@@ -37,6 +40,7 @@ pub const TARGETS: [(&str, Body); 16] = [
     ("properties", properties::properties),
     ("record_batch", batch::record_batch),
     ("record_block", block::record_block),
+    ("session_core", core::session_core),
     ("session_state", session::session_state),
     ("topic_filter", topics::topic_filter),
     ("ws_frames", websocket::ws_frames),

@@ -113,7 +113,7 @@ fn is_client_id(client: &str) -> bool {
 fn client_of_any(key: &Bytes) -> Option<String> {
     let (kind, rest) = key.split_first()?;
     let client = rest.split(|byte| *byte == 0).next()?;
-    b"MCSQ"
+    b"MCSQEB"
         .contains(kind)
         .then(|| String::from_utf8_lossy(client).into_owned())
 }

@@ -164,15 +164,26 @@ impl Client {
 
     /// Publishes. `tag` comes back in the event. A failed write shows as [`Event::Lost`]; the message stays in flight.
     pub fn publish(&mut self, topic: &str, payload: Vec<u8>, qos: u8, tag: usize) {
-        self.publish_message(topic, payload, (qos, false), tag);
+        self.publish_message(topic, payload, (qos, false, Vec::new()), tag);
+    }
+
+    /// Publishes with encoded properties (5.0 only).
+    pub fn publish_with(&mut self, topic: &str, payload: Vec<u8>, (qos, properties): (u8, Vec<u8>), tag: usize) {
+        self.publish_message(topic, payload, (qos, false, properties), tag);
     }
 
     /// Publishes with the retain flag.
     pub fn publish_retained(&mut self, topic: &str, payload: Vec<u8>, qos: u8, tag: usize) {
-        self.publish_message(topic, payload, (qos, true), tag);
+        self.publish_message(topic, payload, (qos, true, Vec::new()), tag);
     }
 
-    fn publish_message(&mut self, topic: &str, payload: Vec<u8>, (qos, retain): (u8, bool), tag: usize) {
+    fn publish_message(
+        &mut self,
+        topic: &str,
+        payload: Vec<u8>,
+        (qos, retain, properties): (u8, bool, Vec<u8>),
+        tag: usize,
+    ) {
         let id = if qos > 0 { self.free_id() } else { 0 };
         let message = Publish {
             topic: topic.to_owned(),
@@ -181,7 +192,7 @@ impl Client {
             retain,
             dup: false,
             id,
-            properties: Vec::new(),
+            properties,
         };
         let bytes = encode::publish(self.options.version, &message);
         if qos > 0 {

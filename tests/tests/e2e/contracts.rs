@@ -59,6 +59,35 @@ fn check_names_field_value_and_range_of_a_bad_setting() {
 }
 
 #[test]
+fn forward_rules_are_checked_and_the_rules_of_one_lane_agree() {
+    let rules = |rules: &str| check(Kind::Edge, &["--set", &format!("forward=[{rules}]")], &[]);
+    rules(r##"{filter="a/#",lane="x",priority=9},{filter="#",overflow="thin",thin_interval_ms=1000,quota="8 MiB",ttl_secs=60}"##).assert_ok();
+    rules(r##"{filter="#",durability="memory",overflow="drop-oldest"}"##).assert_ok();
+    for (wrong, words) in [
+        (r##"{filter="#",overflow="drop-some"}"##, ["forward", "drop-some"]),
+        (
+            r##"{filter="#",durability="memory",overflow="thin"}"##,
+            ["forward.overflow", "memory"],
+        ),
+        (r##"{filter="#",priority=10}"##, ["forward.priority", "10"]),
+        (
+            r##"{filter="#",thin_interval_ms=1}"##,
+            ["forward.thin_interval_ms", "1"],
+        ),
+        (r##"{filter="#",ttl_secs=0}"##, ["forward.ttl_secs", "0"]),
+        (r##"{filter="#",quota="1 KiB"}"##, ["forward.quota", "1024"]),
+        (
+            r##"{filter="a",lane="x",priority=1},{filter="#",lane="x"}"##,
+            ["forward.lane", "all rules"],
+        ),
+    ] {
+        rules(wrong).assert_refused(&words);
+    }
+    check(Kind::Edge, &["--set", "store.endurance=5"], &[]).assert_refused(&["store.endurance", "5"]);
+    check(Kind::Edge, &["--set", "store.reserve=5"], &[]).assert_refused(&["store.reserve", "5"]);
+}
+
+#[test]
 fn a_configuration_file_is_read_and_its_faults_are_named() {
     let site = Site::new();
     let file = site.path("node.toml");

@@ -5,15 +5,25 @@
 
 mod away;
 mod contracts;
+mod damage;
 mod demo;
+mod device_ids;
+mod downlink;
+mod exchange;
 mod flow;
 mod harness;
+mod heartbeat;
 mod hostile;
 mod identity;
 mod idle;
 mod kill_loop;
+mod ledger;
 mod link_cut;
+mod little_memory;
+mod no_flash;
+mod no_space;
 mod offline;
+mod overflow;
 mod quota;
 mod restored;
 mod shutdown;

@@ -15,7 +15,7 @@ use crate::world::{Keeper, PowerWorld, Readers, rng};
 use crate::{Progress, cuts, seed, skipped, trigger};
 
 /// Cuts in the gate.
-const SHORT: u64 = 20;
+const SHORT: u64 = 60;
 /// Cuts of one pair of nodes before a new one takes its place.
 const LIFE: u64 = 20;
 /// Operations on a disk before a cut, at most.

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use fellbeck_core::{Seq, TrackId};
-use fellbeck_store::{Append, Put, Space, StoreConfig};
+use fellbeck_store::{Append, Overflow, Put, Space, StoreConfig, TrackPolicy};
 use fellbeck_tests::Stamp;
 use fellbeck_tests::power_cut::{CutPlan, PowerDisk};
 use rand::rngs::StdRng;
@@ -25,7 +25,7 @@ const LANE: TrackId = TrackId(0);
 const LOCAL: TrackId = TrackId(1);
 const CHILD: &str = "FELLBECK_POWER_CUT_CHILD";
 /// Cuts in the gate, per layout.
-const SHORT: u64 = 20;
+const SHORT: u64 = 120;
 /// Cuts of one disk before an empty one takes its place.
 const LIFE: u64 = 40;
 /// Operations before a cut, at most.
@@ -40,6 +40,24 @@ fn config(layout: &str) -> StoreConfig {
             retention_bytes: Some(300_000),
             ..small_cloud()
         },
+        // An edge that nobody acknowledges, or only now and then, with a small quota.
+        "drop-oldest" | "keep-latest" => {
+            let overflow = if layout == "drop-oldest" {
+                Overflow::DropOldest
+            } else {
+                Overflow::KeepLatest
+            };
+            let policy = TrackPolicy {
+                overflow,
+                ..TrackPolicy::default()
+            };
+            let base = small_edge();
+            StoreConfig {
+                quota_bytes: Some(400_000),
+                policies: vec![(base.tracks[0].clone(), policy)],
+                ..base
+            }
+        }
         other => panic!("no layout {other}"),
     };
     StoreConfig {
@@ -79,13 +97,62 @@ fn child() {
     let (layout, dir) = job.split_once(' ').unwrap();
     let mut node = Node::open(Path::new(dir), config(layout));
     assert!(!node.report.is_damaged(), "{:?}", node.report);
-    let end = check(&mut node, layout == "edge");
+    let end = match layout {
+        "drop-oldest" | "keep-latest" => check_given_up(&mut node, layout == "drop-oldest"),
+        _ => check(&mut node, layout == "edge"),
+    };
     say(&format!("opened {end}"));
-    write(&mut node, layout == "edge");
+    write(&mut node, layout, end);
 }
 
-fn write(node: &mut Node, edge: bool) -> ! {
-    let mut next = node.store.bounds(LANE).end.0;
+/// Numbers that were handed out, and those that are still to be.
+fn taken(node: &Node) -> u64 {
+    let stats = &node.store.stats().tracks[LANE.0 as usize];
+    stats.appended + stats.aside + stats.owed + 1
+}
+
+/// What policy gives up is named, and all else is there. Returns the number of the next record.
+fn check_given_up(node: &mut Node, in_order: bool) -> u64 {
+    node.settle();
+    let next = taken(node);
+    let put = node.store.get(Space::Session, b"next").unwrap();
+    let said = put.map_or("1".to_owned(), |put| String::from_utf8_lossy(&put.value).into_owned());
+    assert_eq!(
+        said.split(' ').next(),
+        Some(next.to_string().as_str()),
+        "each record has one number, or is owed one"
+    );
+    let (records, gaps) = node.track_from(LANE, 1);
+    let bounds = node.store.bounds(LANE);
+    let named: u64 = gaps.iter().map(|(first, last)| last - first + 1).sum();
+    assert_eq!(
+        records.len() as u64 + named,
+        bounds.end.0 - bounds.first.0,
+        "held or named, once"
+    );
+    if in_order {
+        assert!(
+            records.iter().all(|(seq, text)| *text == payload(*seq)),
+            "another record"
+        );
+        assert!(gaps.len() <= 1 && gaps.iter().all(|(first, _)| *first == 1), "{gaps:?}");
+    } else {
+        let numbers: Vec<usize> = records
+            .iter()
+            .map(|(_, text)| Stamp::parse(text.as_bytes()).unwrap().seq)
+            .collect();
+        assert!(
+            numbers.is_sorted_by(|one, next| one < next),
+            "twice, or in another order"
+        );
+        assert!(numbers.last().is_none_or(|last| (*last as u64) < next));
+    }
+    next
+}
+
+fn write(node: &mut Node, layout: &str, mut next: u64) -> ! {
+    let edge = layout == "edge";
+    let mut commits = 0;
     let mut local = node.store.bounds(LOCAL).end.0;
     let mut waiting = std::collections::VecDeque::new();
     loop {
@@ -110,6 +177,13 @@ fn write(node: &mut Node, edge: bool) -> ! {
             });
             if edge {
                 commit.acked.push((LANE, Seq(next.saturating_sub(300))));
+                commit.session_floor = Some(node.store.newest_commit());
+            }
+            commits += 1;
+            if layout == "keep-latest" && commits % 400 == 0 {
+                commit.acked.push((LANE, Seq(node.store.bounds(LANE).end.0 - 1)));
+            }
+            if layout == "drop-oldest" || layout == "keep-latest" {
                 commit.session_floor = Some(node.store.newest_commit());
             }
             node.submitter.submit(commit).unwrap();
@@ -165,13 +239,23 @@ fn a_cloud_store_keeps_what_it_answered_through_power_cuts() {
     run("cloud");
 }
 
+#[test]
+fn an_edge_store_that_gives_up_its_oldest_names_it_through_power_cuts() {
+    run("drop-oldest");
+}
+
+#[test]
+fn an_edge_store_that_keeps_the_latest_accounts_for_the_rest_through_power_cuts() {
+    run("keep-latest");
+}
+
 fn run(layout: &'static str) {
     if skipped() {
         return;
     }
     let seed = seed(layout);
     let total = cuts(SHORT);
-    let progress = Progress::new(if layout == "edge" { "edge store" } else { "cloud store" }, total);
+    let progress = Progress::new(layout, total);
     let (mut done, mut opens, mut pending) = (0, 0, (0, 0));
     while done < total {
         let life = Life::new(layout, seed.wrapping_add(done / LIFE));

@@ -13,16 +13,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What no node may say after a power cut: nothing that was synced is gone, so nothing is missing or damaged.
-const DAMAGE: [&str; 6] = [
-    "moved away, beginning anew",
-    "that were synced are missing",
-    "damaged in the middle",
-    "is made anew",
-    "the store was damaged",
-    "panicked at",
-];
-
 /// A node and its disk.
 pub(crate) struct Powered {
     pub(crate) node: Node,
@@ -70,7 +60,7 @@ impl Powered {
         let log = self.node.log();
         let new = &log[self.log_seen.min(log.len())..];
         for line in new.lines() {
-            let bad = DAMAGE.iter().find(|words| line.contains(*words));
+            let bad = names::DAMAGE.iter().find(|words| line.contains(*words));
             assert!(bad.is_none(), "{context}: {line}");
         }
         self.log_seen = log.len();

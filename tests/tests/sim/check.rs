@@ -3,9 +3,10 @@
 use fellbeck_core::QoS;
 
 use super::device::{Device, Fate, Got, Side};
+use super::ingest::lane_counts;
 use super::message::Message;
 use super::node::{Node, TOPICS};
-use super::oracle::Held;
+use super::oracle::{Held, INSTANCE};
 use super::world::{World, effective};
 
 /// A message that a reader must have.
@@ -19,6 +20,7 @@ impl World {
     pub(crate) fn check(&self) {
         self.check_acked();
         self.check_lanes();
+        self.check_lane_books();
         self.check_arrived();
         for device in self.devices.iter().filter(|device| device.is_reader && !device.clean) {
             self.check_reader(device);
@@ -65,6 +67,29 @@ impl World {
                     lane.name
                 );
             }
+        }
+    }
+
+    /// P9 of the link: the cloud's books of the lanes close, and say what its log says.
+    fn check_lane_books(&self) {
+        for (id, counts) in lane_counts(&self.cloud.store) {
+            let accounted = counts.stored + counts.known + counts.heartbeats + counts.expired + counts.gap;
+            assert_eq!(
+                counts.base + accounted,
+                counts.through,
+                "P9: the cloud's book of lane {id:?}: {counts:?}"
+            );
+            let lane = self.oracle.lanes.iter().find(|lane| lane.name == id.lane);
+            let lane = lane.expect("a book is of a lane of the edge");
+            if self.oracle.edge_restored || self.oracle.cloud_restored || id.instance != INSTANCE {
+                continue;
+            }
+            let of = |what: Held| lane.cloud.iter().filter(|held| **held == what).count() as u64;
+            assert_eq!(
+                (counts.base, counts.stored, counts.gap, counts.through),
+                (0, of(Held::Logged), of(Held::Declared), lane.minted.len() as u64),
+                "P9: the cloud's book of lane {id:?}: {counts:?}"
+            );
         }
     }
 

@@ -3,8 +3,10 @@
 //! In: bytes of the streams, what the store says. Out: commits, frames for the edge. At most one link is up; the next one of the edge
 //! waits until nothing of the former is under way.
 
+use std::collections::BTreeMap;
+
 use fellbeck_broker::session::Pressure;
-use fellbeck_cloud::pure::{Book, Draft, Flow, Mark, Places, Site, decode_mark};
+use fellbeck_cloud::pure::{Book, Drafted, Flow, LaneCounts, LaneId, Mark, Moved, Places, Site, decode_mark};
 use fellbeck_core::{Incarnation, Tick};
 use fellbeck_link::admission::Circumstances;
 use fellbeck_link::limits::CONTROL_FRAME_MAX;
@@ -13,7 +15,7 @@ use fellbeck_link::{
     Admission, ByeReason, ControlFrame, Decision, FrameDecoder, Hello, LiveConnection, Receiver, ReceiverConfig,
     ReceiverEvent, admit,
 };
-use fellbeck_store::{Commit, Space, Ticket};
+use fellbeck_store::{Commit, Committed, Space, Ticket};
 
 use super::network::{Connection, DOWN, UP};
 use super::node::Node;
@@ -55,14 +57,41 @@ struct Link {
 /// See the module.
 pub(crate) struct Ingest {
     places: Places,
-    book: Book,
+    books: Books,
     links: Vec<Link>,
     /// Connections that the cloud has closed.
     closed: Vec<u64>,
     planted: Option<Planted>,
 }
 
-fn load(store: &MemStore) -> Book {
+/// What the cloud knows of the edge.
+struct Books {
+    book: Book,
+    /// Counters of its lanes (P9).
+    counts: BTreeMap<LaneId, LaneCounts>,
+}
+
+impl Books {
+    /// What is durable of a link moves W, and only now (I3).
+    fn committed(&mut self, flow: &mut Flow, committed: Committed, instance: u32, receiver: &mut Receiver) {
+        while let Some((lane, moved)) = flow.durable(committed) {
+            let Moved {
+                lane: name,
+                run,
+                w,
+                partitions,
+                counts,
+                ..
+            } = moved;
+            self.book.moved(&name, run, w);
+            self.book.appended(&name, run, &partitions);
+            self.counts.insert(LaneId::new(instance, &name, run), counts);
+            receiver.handle_durable(lane, w);
+        }
+    }
+}
+
+fn load(store: &MemStore) -> Books {
     let mut book = Book::default();
     for stored in store.values_of(Space::Mark) {
         let mark = decode_mark(&stored.key, &stored.value).expect("what the cloud has written it can read");
@@ -71,14 +100,26 @@ fn load(store: &MemStore) -> Book {
             book.load(mark, track_of);
         }
     }
-    book
+    Books {
+        book,
+        counts: lane_counts(store),
+    }
+}
+
+/// The books of the lanes as they are on flash.
+pub(crate) fn lane_counts(store: &MemStore) -> BTreeMap<LaneId, LaneCounts> {
+    let values = store.values_of(Space::Node);
+    let decoded = values
+        .iter()
+        .filter_map(|stored| LaneCounts::decode(&stored.key, &stored.value));
+    decoded.map(|(_, lane, counts)| (lane, counts)).collect()
 }
 
 impl Ingest {
     pub(crate) fn new(places: Places, cloud: &Node, planted: Option<Planted>) -> Self {
         Self {
             places,
-            book: load(&cloud.store),
+            books: load(&cloud.store),
             links: Vec::new(),
             closed: Vec::new(),
             planted,
@@ -87,7 +128,7 @@ impl Ingest {
 
     /// The process has started again on what the store holds.
     pub(crate) fn restart(&mut self, cloud: &Node) {
-        self.book = load(&cloud.store);
+        self.books = load(&cloud.store);
         self.links.clear();
         self.closed.clear();
     }
@@ -184,16 +225,20 @@ impl Ingest {
                     now: cloud.wall(now_ms),
                     clock: cloud.clock,
                 };
-                let drafted = link.flow.draft(&ingest, &self.book, site);
-                let (commit, draft) = drafted.expect("the edge sends batches that open");
-                let (commit, draft) = plant(self.planted, &self.places, commit, draft);
+                let books = &self.books;
+                let marks = || books.book.partitions(&ingest.name, ingest.run);
+                let counts = |lane: &LaneId| books.counts.get(lane).copied();
+                let drafted = link.flow.draft(&ingest, site, marks, counts);
+                let Drafted { commit, draft, intake } = drafted.expect("the edge sends batches that open");
+                let commit = plant(self.planted, &self.places, commit);
                 let taken = cloud.store.submit(link.seat, commit, now_ms);
                 let ticket = taken.expect("there is room");
+                assert!(intake.is_none(), "no message of a world has a device message ID");
                 link.flow.submitted(ticket, draft);
                 if self.planted == Some(Planted::LinkAckAhead) {
                     let commit = cloud.store.newest();
-                    let committed = fellbeck_store::Committed { ticket, commit };
-                    link.flow.committed(committed, &mut self.book, receiver);
+                    let committed = Committed { ticket, commit };
+                    self.books.committed(&mut link.flow, committed, link.instance, receiver);
                 }
             }
             while let Some(bytes) = receiver.poll_transmit() {
@@ -226,7 +271,7 @@ impl Ingest {
                         carried,
                     } => {
                         assert_eq!(committed.ticket, *ticket, "answers come in order");
-                        self.book.admitted(link.instance, admission.incarnation, *carried);
+                        self.books.book.admitted(link.instance, admission.incarnation, *carried);
                         let config = ReceiverConfig {
                             credit: 1600,
                             lane_credit: 400,
@@ -239,7 +284,7 @@ impl Ingest {
                     }
                     Phase::Up(receiver) | Phase::Draining(receiver) => {
                         if self.planted != Some(Planted::LinkAckAhead) {
-                            link.flow.committed(committed, &mut self.book, receiver);
+                            self.books.committed(&mut link.flow, committed, link.instance, receiver);
                         }
                     }
                     Phase::AwaitHello | Phase::Deciding(..) => {}
@@ -290,7 +335,7 @@ impl Ingest {
         *probed = probed.or(probed_now);
         let (hello, probed) = (hello.clone(), *probed);
         let live = self.live(newest, probed);
-        let known = self.book.known(instance, &hello.chain);
+        let known = self.books.book.known(instance, &hello.chain);
         let circumstances = Circumstances {
             log_id: LOG_ID,
             certificate_name: EDGE,
@@ -329,7 +374,8 @@ impl Ingest {
         let link = &mut self.links[at];
         let shown = (EDGE, link.instance);
         let (commit, carried) =
-            self.book
+            self.books
+                .book
                 .admission(shown, admission.incarnation, &hello.chain, &self.places.track_names);
         link.seat = cloud.store.seat(OUTSTANDING_MAX);
         link.incarnation = Some(admission.incarnation);
@@ -390,9 +436,9 @@ impl Ingest {
 }
 
 /// A gap that moves W and leaves no record.
-fn plant(planted: Option<Planted>, places: &Places, mut commit: Commit, draft: Draft) -> (Commit, Draft) {
+fn plant(planted: Option<Planted>, places: &Places, mut commit: Commit) -> Commit {
     if planted == Some(Planted::LostGapRecord) {
         commit.appends.retain(|append| append.track != places.gaps);
     }
-    (commit, draft)
+    commit
 }

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route};
-use fellbeck_cloud::pure::{GAPS_STREAM, Places, Stream, Streams};
+use fellbeck_broker::session::{CoreConfig, CoreLimits, Mode, Route, Terms};
+use fellbeck_cloud::pure::{DeviceIds, GAPS_STREAM, Places, Scheme, Scope, Stream, Streams, WindowLimits};
 use fellbeck_core::{Filter, TrackId};
-use fellbeck_edge::pure::{LOCAL_LANE, Rule, Rules, track_name};
+use fellbeck_edge::pure::{LOCAL_LANE, Rule, RuleList, track_name};
 
 use super::device::{Device, Side};
 use super::dice::Dice;
@@ -30,6 +30,30 @@ fn limits() -> CoreLimits {
     }
 }
 
+/// The rules of the edge. All lanes wait for room: the store in memory knows no other policy.
+#[derive(Clone)]
+struct Rules(RuleList);
+
+impl Route for Rules {
+    fn route(&self, topic: &str, _device: &str) -> Option<TrackId> {
+        self.0.route(topic)
+    }
+
+    fn terms(&self, track: TrackId) -> Terms {
+        self.0.terms(track)
+    }
+}
+
+/// No message of a world has a device message ID.
+fn device_ids() -> DeviceIds {
+    let scheme = Scheme {
+        property: String::new(),
+        scope: Scope::Device,
+        cloud_events: false,
+    };
+    DeviceIds::new(scheme, WindowLimits { count: 1, age_ms: 1 })
+}
+
 /// Tracks, and how cores of the edge are made.
 pub(crate) fn edge_node(plan: &Plan, devices: usize) -> Node {
     let mut tracks = vec![(track_name("default"), false)];
@@ -41,12 +65,13 @@ pub(crate) fn edge_node(plan: &Plan, devices: usize) -> Node {
     let rule = |filter: &str, track| Rule {
         filter: Filter::parse(filter).expect("a filter"),
         track: TrackId(track),
+        terms: Terms::default(),
     };
     let mut rules = vec![rule("#", 0)];
     if plan.lanes > 1 {
         rules.insert(0, rule("alarm/#", 1));
     }
-    let rules = Rules::new(rules);
+    let rules = Rules(RuleList::new(rules));
     let make = move || {
         let config = CoreConfig {
             mode: Mode::ImmediateForClean,
@@ -89,6 +114,7 @@ pub(crate) fn cloud_node(plan: &Plan, devices: usize) -> (Node, Places) {
         streams: streams.clone(),
         gaps,
         track_names: Arc::new(track_names),
+        device_ids: Arc::new(device_ids()),
     };
     let make = move || {
         let config = CoreConfig {

@@ -155,7 +155,7 @@ impl Uplink {
             if self.planted == Some(Planted::CursorAhead) {
                 seq = seq.next().min(Seq(edge.store.bounds(track).end.0 - 1));
             }
-            self.progress.remember_acked(track, seq);
+            self.progress.remember_acked(track, seq, None);
         }
         self.flush(edge, now_ms);
         while let Some(read) = self.sender.poll_read() {

@@ -3,6 +3,7 @@
 //! In: listeners. Out: one task per connection. Bounded: beyond `connections_max` a socket is closed at once; beyond the rate it
 //! waits in the backlog; one without a whole CONNECT in time, whatever its transport needs first, is closed. ntex's own server is not used: it would put the connections on a thread of their own.
 
+use std::cell::Cell;
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use ntex_mqtt::error::{DecodeError, ProtocolError};
 use ntex_mqtt::{Control, HandshakeError, MqttError, MqttServer, MqttServiceConfig, QoS, Reason, v3, v5};
 use tokio::time::{Instant, timeout_at};
 
+use super::arrival::Arrival;
 use super::broker::Broker;
 use super::counters;
 use super::frames::Fault;
@@ -49,8 +51,10 @@ pub(super) async fn start(broker: &Rc<Broker>, listeners: Vec<Listening>) -> std
         layers: Layers {
             tls: broker.config.tls.clone(),
             frame_max: broker.config.frame_max(),
+            ws_origins: broker.config.ws_origins.clone(),
         },
         rate: AcceptRate::new(broker.config.connect_rate, broker.config.connect_burst),
+        complained: Cell::new(None),
     });
     let mut tasks = Vec::new();
     for Listening { transport, socket } in listeners {
@@ -67,6 +71,18 @@ struct Door<S> {
     cfg: SharedCfg,
     layers: Layers,
     rate: AcceptRate,
+    complained: Cell<Option<Instant>>,
+}
+
+impl<S> Door<S> {
+    /// Says that the system gave no socket, and not ten times a second.
+    fn complain(&self, error: &std::io::Error) {
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|last| now >= last + COMPLAIN_EVERY) {
+            self.complained.set(Some(now));
+            tracing::warn!(%error, "the system gives no more sockets; those that come wait in the backlog");
+        }
+    }
 }
 
 fn shared_cfg(broker: &Broker) -> SharedCfg {
@@ -95,6 +111,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Wait after the system refused a socket (out of file descriptors, mostly).
 const AFTER_ERROR: Duration = Duration::from_millis(100);
+/// Time between two lines of the log about that.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 async fn accept<S>(door: Rc<Door<S>>, listener: tokio::net::TcpListener, transport: Transport)
 where
@@ -116,7 +134,7 @@ where
             }
             Err(error) => {
                 counters::rejected("accept_error");
-                tracing::warn!(%error, "accept");
+                door.complain(&error);
                 tokio::time::sleep(AFTER_ERROR).await;
             }
         }
@@ -149,15 +167,67 @@ where
         return;
     };
     let deadline = Instant::now() + door.broker.config.first_packet_timeout;
-    let opened = tokio::select! {
-        biased;
-        opened = timeout_at(deadline, open(io, transport, &door.layers)) => opened,
-        () = door.broker.until_closing() => return counters::rejected("shutting_down"),
+    let opened = {
+        let Some(_handshake) = Handshake::begin(&door.broker, transport) else {
+            return counters::rejected("too_many_handshakes");
+        };
+        let arrival = Expected::new(&door.broker);
+        tokio::select! {
+            biased;
+            opened = timeout_at(deadline, open(io, transport, &door.layers, &arrival.arrival)) => opened,
+            () = arrival.arrival.given_up() => return counters::rejected("too many large packets at once"),
+            () = door.broker.until_closing() => return counters::rejected("shutting_down"),
+        }
     };
     match opened {
         Ok(Ok(io)) => serve(socket, io, half, deadline, &door.mqtt).await,
         Ok(Err(reason)) => counters::rejected(reason),
         Err(_) => counters::rejected("first_packet_timeout"),
+    }
+}
+
+/// Counts a TLS handshake that is in progress.
+struct Handshake<'a>(Option<&'a Broker>);
+
+impl<'a> Handshake<'a> {
+    /// `None`: there are too many already.
+    fn begin(broker: &'a Broker, transport: Transport) -> Option<Self> {
+        if !matches!(transport, Transport::Tls | Transport::Wss) {
+            return Some(Self(None));
+        }
+        let present = broker.handshakes.get();
+        if present >= broker.config.handshakes_max {
+            return None;
+        }
+        broker.handshakes.set(present + 1);
+        Some(Self(Some(broker)))
+    }
+}
+
+impl Drop for Handshake<'_> {
+    fn drop(&mut self) {
+        if let Some(broker) = self.0 {
+            broker.handshakes.set(broker.handshakes.get() - 1);
+        }
+    }
+}
+
+/// A socket among those that hold bytes and are no connection yet.
+struct Expected<'a> {
+    broker: &'a Rc<Broker>,
+    arrival: Rc<Arrival>,
+}
+
+impl<'a> Expected<'a> {
+    fn new(broker: &'a Rc<Broker>) -> Self {
+        let arrival = broker.expect_arrival();
+        Self { broker, arrival }
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.broker.forget_arrival(&self.arrival);
     }
 }
 

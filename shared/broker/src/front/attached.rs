@@ -85,6 +85,11 @@ impl Attached {
 
     /// A DISCONNECT packet: the client wants the socket closed (section 3.14.4).
     pub(super) fn disconnect(&self, reason: u8, expiry: Option<u32>) {
+        if self.connection.ends_with_connection && expiry.is_some_and(|secs| secs > 0) {
+            // Section 3.14.2.2.2.
+            return self.fail(Fault::protocol("session expiry was 0 and may not be set at DISCONNECT"));
+        }
+        let expiry = expiry.map(|secs| secs.min(self.broker.session_expiry_max_secs));
         let id = self.connection.id;
         self.broker
             .with(|state, now| state.core.handle_disconnect(id, reason, expiry, now, &mut state.wire));

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use fellbeck_core::topic::level_count;
 use fellbeck_core::{ClockQuality, CommitNumber, Tick, WallTime};
 use fellbeck_store::{Level, Store, SubmitError, Submitter, TailRead};
 use ntex::task::LocalWaker;
@@ -27,9 +28,11 @@ use super::counters;
 use super::failure::Failure;
 use super::frames::{Assembly, Fault};
 use super::handshake::Admitted;
+use super::inflow::{Inflows, InterestTold};
+use super::inside::Notices;
 use super::sys::{Sources, StatusValues, Sys};
 use super::traffic::Traffic;
-use crate::session::{Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
+use crate::session::{Books, Core, CoreLimits, Now, Outcome, Pressure, ReadRequest, ScanRequest};
 use crate::wire::{ConnId, Connect, PublishIn};
 
 /// Shared by everything on the broker thread.
@@ -46,10 +49,10 @@ pub(super) struct Broker {
     pub(super) turn: LocalWaker,
     turn_due: Cell<bool>,
     /// Nothing is read from any socket while set.
-    paused: Cell<bool>,
+    pub(super) paused: Cell<bool>,
     closing: watch::Sender<bool>,
     /// The node drains: no PUBLISH is taken any more, so that none is acknowledged and then not delivered.
-    takes_none: Cell<bool>,
+    pub(super) takes_none: Cell<bool>,
     /// Sockets that have not sent a whole CONNECT. Bounded by `connections_max`.
     arrivals: RefCell<Vec<Rc<Arrival>>>,
     /// Accepted by the core, on their way through the handshake of ntex-mqtt.
@@ -58,10 +61,17 @@ pub(super) struct Broker {
     gone: RefCell<Vec<ConnId>>,
     /// Accepted sockets that have not been closed, handshakes included.
     pub(super) sockets: Cell<usize>,
+    /// TLS handshakes in progress.
+    pub(super) handshakes: Cell<usize>,
     next_id: Cell<u64>,
     pub(super) traffic: Rc<Traffic>,
     sys: Sys,
+    /// To those outside the broker thread.
+    pub(super) notices: Notices,
+    /// What was told of the interest last.
+    pub(super) interest: Cell<InterestTold>,
     node_name: String,
+    books: watch::Sender<Arc<Books>>,
     /// Encoded properties of the publish at hand; kept for its capacity.
     pub(super) scratch: RefCell<Vec<u8>>,
     /// An empty buffer that stands in for the read buffer at hand.
@@ -79,6 +89,8 @@ pub(super) struct State {
     pub(super) submitter: Submitter,
     /// Connections with a held publish, oldest first.
     held: Vec<Rc<Connection>>,
+    /// Messages from the cloud that the core has not taken.
+    pub(super) inflows: Inflows,
     /// First commit whose block has not been given to the core.
     pub(super) tail_next: CommitNumber,
 }
@@ -94,6 +106,9 @@ pub(super) struct Parts {
     pub(super) count: Arc<AtomicUsize>,
     pub(super) node_name: String,
     pub(super) status: StatusValues,
+    pub(super) notices: Notices,
+    /// Where the books are shown, once a second.
+    pub(super) books: watch::Sender<Arc<Books>>,
 }
 
 /// Packets of the largest size that have room to arrive at the same time, at least.
@@ -121,6 +136,8 @@ impl Broker {
             count,
             node_name,
             status,
+            notices,
+            books,
         } = parts;
         let traffic = Rc::new(Traffic::new());
         let sys = Sys::new(config.sys_interval, status);
@@ -137,6 +154,7 @@ impl Broker {
                 wire: Connections::new(count, traffic.clone()),
                 submitter,
                 held: Vec::new(),
+                inflows: Inflows::default(),
                 tail_next,
             }),
             config,
@@ -154,10 +172,14 @@ impl Broker {
             admitted: RefCell::new(HashMap::new()),
             gone: RefCell::new(Vec::new()),
             sockets: Cell::new(0),
+            handshakes: Cell::new(0),
             next_id: Cell::new(1),
             traffic,
             sys,
+            notices,
+            interest: Cell::default(),
             node_name,
+            books,
             scratch: RefCell::new(Vec::new()),
             spare: Cell::new(None),
             started: Instant::now(),
@@ -173,6 +195,13 @@ impl Broker {
         broker
     }
 
+    /// Brings the books up to date, for other threads and as gauges.
+    pub(super) fn show_books(&self) {
+        let books = self.with(|state, _| state.core.books());
+        books.publish();
+        self.books.send_replace(Arc::new(books));
+    }
+
     /// Runs one call on the core and wakes the turn.
     pub(super) fn with<R>(&self, call: impl FnOnce(&mut State, Now) -> R) -> R {
         let now = self.now();
@@ -180,6 +209,11 @@ impl Broker {
         let result = call(&mut self.state.borrow_mut(), now);
         self.wake_turn();
         result
+    }
+
+    /// A look at the state without a call on the core.
+    pub(super) fn state_mut(&self) -> std::cell::RefMut<'_, State> {
+        self.state.borrow_mut()
     }
 
     pub(super) fn wake_turn(&self) {
@@ -232,6 +266,12 @@ impl Broker {
     /// It is a connection now, or gone.
     pub(super) fn forget_arrival(&self, arrival: &Rc<Arrival>) {
         self.arrivals.borrow_mut().retain(|other| !Rc::ptr_eq(other, arrival));
+    }
+
+    pub(super) fn has_too_many_levels(&self, topic: &str) -> bool {
+        let max = self.config.topic_levels_max;
+        // A topic has at most one level more than bytes, so that mostly nothing is counted.
+        topic.len() >= max && level_count(topic) > max
     }
 
     /// Whether a connection may take the next packet out of its read buffer.
@@ -348,7 +388,7 @@ impl Broker {
         });
     }
 
-    fn pressure(&self) -> Pressure {
+    pub(super) fn pressure(&self) -> Pressure {
         match self.store.pressure().level {
             Level::Normal => Pressure::Normal,
             Level::High => Pressure::High,
@@ -450,6 +490,7 @@ impl Broker {
             (reads, scans)
         };
         self.update_pause();
+        self.tell_interest();
         work
     }
 

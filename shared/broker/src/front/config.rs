@@ -25,6 +25,9 @@ pub struct MqttServerConfig {
     pub ws_listen: Vec<SocketAddr>,
     /// Addresses for MQTT over WebSocket over TLS; they need `tls`. Default: none.
     pub wss_listen: Vec<SocketAddr>,
+    /// Origins (`https://example.org`) whose web pages may open a WebSocket; others get 403. Clients that are not browsers send no
+    /// origin, and are served. Default: empty, which is any.
+    pub ws_origins: Vec<String>,
     /// Listeners that may be missing when their address is taken, with a warning. Default: none.
     pub optional: Vec<Transport>,
     /// Certificate, key and demands on clients of the TLS listeners.
@@ -38,6 +41,9 @@ pub struct MqttServerConfig {
     /// Open connections, handshakes included. Beyond it a new connection is closed at once. Default 10,000; each idle one
     /// costs about 10 kB.
     pub connections_max: usize,
+    /// TLS handshakes in progress. Beyond it a new socket of a TLS listener is closed at once. Default 1,000; what each holds counts
+    /// for `partial_bytes_max`.
+    pub handshakes_max: usize,
     /// Time from accept to a whole CONNECT, TLS handshake and WebSocket upgrade included. Default 10 s.
     pub first_packet_timeout: Duration,
     /// Largest keep-alive, in seconds. A longer or absent one of an MQTT 5 client is replaced (Server Keep Alive); a 3.1.1
@@ -74,12 +80,14 @@ impl Default for MqttServerConfig {
             tls_listen: Vec::new(),
             ws_listen: Vec::new(),
             wss_listen: Vec::new(),
+            ws_origins: Vec::new(),
             optional: Vec::new(),
             tls: None,
             connect_rate: 1000,
             connect_burst: 2000,
             packet_max: 2 << 20,
             connections_max: 10_000,
+            handshakes_max: 1000,
             first_packet_timeout: Duration::from_secs(10),
             keep_alive_max: None,
             topic_alias_maximum: 64,

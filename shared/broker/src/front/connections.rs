@@ -4,16 +4,19 @@
 //! Bounded by `connections_max`; a write buffer is bounded since the core sends no PUBLISH to a backlogged connection, and
 //! ntex reads nothing from one.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ntex::util::HashMap;
+use tokio::sync::oneshot;
 
 use super::connection::{ConnAck, Connection};
 use super::counters::{self, Counters};
 use super::encode;
 use super::frames::Fault;
+use super::inside::Outlets;
 use super::traffic::Traffic;
 use crate::wire::{Close, ConnId, Delivery, PacketOut, Wire};
 
@@ -24,6 +27,10 @@ const TOO_LARGE: Fault = Fault {
 
 pub(super) struct Connections {
     open: HashMap<ConnId, Rc<Connection>>,
+    /// Edges, which have no socket.
+    pub(super) outlets: Outlets,
+    /// Who waits for the inflows that were taken, by number, in order.
+    pub(super) inflows: VecDeque<(u64, oneshot::Sender<()>)>,
     pub(super) counters: Counters,
     traffic: Rc<Traffic>,
     scratch: Vec<u8>,
@@ -37,6 +44,8 @@ impl Connections {
     pub(super) fn new(count: Arc<AtomicUsize>, traffic: Rc<Traffic>) -> Self {
         Self {
             open: HashMap::default(),
+            outlets: Outlets::default(),
+            inflows: VecDeque::new(),
             counters: Counters::new(),
             traffic,
             scratch: Vec::with_capacity(1024),
@@ -57,7 +66,7 @@ impl Connections {
 
     /// Returns false when it was gone already.
     pub(super) fn remove(&mut self, id: ConnId) -> bool {
-        let known = self.open.remove(&id).is_some();
+        let known = self.open.remove(&id).is_some() || self.outlets.remove(&id).is_some();
         self.show_count();
         known
     }
@@ -85,6 +94,9 @@ impl Connections {
 
 impl Wire for Connections {
     fn send(&mut self, to: ConnId, packet: PacketOut<'_>) -> bool {
+        if let Some(outlet) = self.outlets.get(&to) {
+            return outlet.send(&packet);
+        }
         match packet {
             PacketOut::Publish(delivery) => return self.publish(to, &delivery),
             PacketOut::ConnAck {
@@ -118,11 +130,17 @@ impl Wire for Connections {
     }
 
     fn is_backlogged(&self, to: ConnId) -> bool {
+        if let Some(outlet) = self.outlets.get(&to) {
+            return self.quiet || outlet.is_backlogged();
+        }
         // What is gone takes nothing.
         self.quiet || self.open.get(&to).is_none_or(|connection| connection.is_backlogged())
     }
 
     fn close(&mut self, to: ConnId, why: Close) {
+        if let Some(outlet) = self.outlets.remove(&to) {
+            outlet.end();
+        }
         if let Some(connection) = self.open.remove(&to) {
             tracing::debug!(connection = to.0, reason = why.reason, "{}", why.text);
             counters::ended(why.reason);
@@ -131,6 +149,15 @@ impl Wire for Connections {
                 text: why.text,
             });
             self.show_count();
+        }
+    }
+
+    fn inflow_taken(&mut self, number: u64) {
+        while self.inflows.front().is_some_and(|(oldest, _)| *oldest <= number) {
+            if let Some((_, waiting)) = self.inflows.pop_front() {
+                // The link may be gone meanwhile.
+                waiting.send(()).ok();
+            }
         }
     }
 }

@@ -8,7 +8,6 @@
 
 use std::task::Poll;
 
-use fellbeck_core::topic::level_count;
 use ntex::util::BytesMut;
 
 use super::attached::Attached;
@@ -206,12 +205,6 @@ impl Attached {
         taken
     }
 
-    fn has_too_many_levels(&self, topic: &str) -> bool {
-        let max = self.broker().config.topic_levels_max;
-        // A topic has at most one level more than bytes, so that mostly nothing is counted.
-        topic.len() >= max && level_count(topic) > max
-    }
-
     fn decode_publish(&self, first: u8, body: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let connection = self.connection();
         let decoded = publish::decode(connection.client.version, first, body, scratch)?;
@@ -226,7 +219,7 @@ impl Attached {
             topic: named.as_deref().unwrap_or(decoded.publish.topic),
             ..decoded.publish
         };
-        if self.has_too_many_levels(publish.topic) {
+        if self.broker().has_too_many_levels(publish.topic) {
             self.broker().refuse_publish(connection, publish, TOPIC_NAME_INVALID);
         } else if decoded.is_text && std::str::from_utf8(publish.payload).is_err() {
             // The standard leaves it to us (3.3.2.3.2). A publisher that says what is not so is told, instead of every reader.

@@ -167,7 +167,9 @@ fn take_v5(attached: &Rc<Attached>, packet: v5::codec::Decoded) {
             packet_id: unsubscribe.packet_id.get(),
             filters: unsubscribe.topic_filters.iter().map(ToString::to_string).collect(),
         }),
-        Packet::Disconnect(disconnect) => disconnect_v5(attached, &disconnect),
+        Packet::Disconnect(disconnect) => {
+            attached.disconnect(disconnect.reason_code.into(), disconnect.session_expiry_interval_secs);
+        }
         Packet::Auth(auth) => attached.authenticate(&auth),
         _ => attached.fail(UNEXPECTED),
     }
@@ -199,14 +201,4 @@ fn qos(qos: ntex_mqtt::QoS) -> QoS {
         ntex_mqtt::QoS::AtLeastOnce => QoS::AtLeastOnce,
         ntex_mqtt::QoS::ExactlyOnce => QoS::ExactlyOnce,
     }
-}
-
-fn disconnect_v5(attached: &Rc<Attached>, disconnect: &v5::codec::Disconnect) {
-    let expiry = disconnect.session_expiry_interval_secs;
-    if attached.connection().ends_with_connection && expiry.is_some_and(|secs| secs > 0) {
-        // Section 3.14.2.2.2.
-        return attached.fail(Fault::protocol("session expiry was 0 and may not be set at DISCONNECT"));
-    }
-    let max = attached.broker().session_expiry_max_secs;
-    attached.disconnect(disconnect.reason_code.into(), expiry.map(|secs| secs.min(max)));
 }

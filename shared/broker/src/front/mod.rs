@@ -27,7 +27,10 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzz;
 mod handshake;
+mod inflow;
+mod inside;
 mod intake;
+mod last_words;
 mod linger;
 mod load;
 mod middleware;
@@ -45,6 +48,7 @@ mod welcome;
 
 pub use auth::{AllowAll, Authenticator, ConnectRequest, Decision, Exchange, Step};
 pub use config::MqttServerConfig;
+pub use inside::{EdgeEvent, EdgeSession, Gone, Inside, Interest, ToEdge};
 pub use server::{CoreSetup, FrontError, MakeRoute, MqttServer, Shutdown, start};
 pub use sys::StatusValues;
 pub use transport::Transport;

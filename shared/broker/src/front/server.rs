@@ -21,10 +21,11 @@ use super::broker::{Broker, Parts};
 use super::config::MqttServerConfig;
 use super::failure::Failure;
 use super::frames::Fault;
+use super::inside::{self, Inlet, Inside, Notices};
 use super::sys::StatusValues;
 use super::transport::{Listening, Transport};
 use super::turn;
-use crate::session::{Core, CoreConfig, Route};
+use crate::session::{Books, Core, CoreConfig, Route};
 
 /// Makes the routes on the broker thread.
 pub type MakeRoute = Box<dyn FnOnce() -> Box<dyn Route> + Send>;
@@ -90,6 +91,8 @@ pub struct MqttServer {
     connections: Arc<AtomicUsize>,
     commands: mpsc::Sender<Stop>,
     failed: watch::Receiver<Option<String>>,
+    inside: Inside,
+    books: watch::Receiver<Arc<Books>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -113,6 +116,8 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
     let (ready, started) = std_mpsc::channel();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
+    let (inside, inlet, notices) = inside::channel();
+    let (books_sender, books) = watch::channel(Arc::default());
     let run = Run {
         config,
         setup,
@@ -121,7 +126,10 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
         stops,
         failure,
         count,
+        inlet,
+        notices,
         ready,
+        books: books_sender,
     };
     let thread = std::thread::Builder::new()
         .name("mqtt".to_owned())
@@ -134,6 +142,8 @@ pub fn start(config: MqttServerConfig, setup: CoreSetup, store: Store) -> Result
             connections,
             commands,
             failed,
+            inside,
+            books,
             thread: Some(thread),
         }),
         Ok(Err(error)) => Err(error),
@@ -164,6 +174,18 @@ impl MqttServer {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.clone()
+    }
+
+    /// The broker for other parts of the node: edges, and messages from the cloud.
+    #[must_use]
+    pub fn inside(&self) -> Inside {
+        self.inside.clone()
+    }
+
+    /// The books of all durable readers, brought up to date once a second.
+    #[must_use]
+    pub fn books(&self) -> watch::Receiver<Arc<Books>> {
+        self.books.clone()
     }
 
     /// Stops accepting, commits and acks what was read, tells MQTT 5 clients (0x8B), closes, joins the thread. Blocks for at
@@ -204,7 +226,10 @@ struct Run {
     stops: mpsc::Receiver<Stop>,
     failure: Failure,
     count: Arc<AtomicUsize>,
+    inlet: Inlet,
+    notices: Notices,
     ready: std_mpsc::Sender<Result<(), FrontError>>,
+    books: watch::Sender<Arc<Books>>,
 }
 
 /// Reports a failure unless the thread ended as it should.
@@ -241,7 +266,10 @@ impl Run {
             mut stops,
             failure,
             count,
+            inlet,
+            notices,
             ready,
+            books,
         } = self;
         let (submitter, answers) = store.submitter(config.submissions_max);
         let limits = setup.config.limits;
@@ -257,9 +285,13 @@ impl Run {
                 count,
                 node_name: setup.node_name,
                 status: setup.status,
+                notices,
+                books,
             },
         ));
-        if let Err(error) = restore(&broker) {
+        let restored = restore(&broker);
+        broker.show_books();
+        if let Err(error) = restored {
             // The caller waits for exactly this.
             ready.send(Err(error)).ok();
             return;
@@ -267,6 +299,7 @@ impl Run {
         spawn(turn::run_turns(broker.clone()));
         spawn(turn::follow_store(broker.clone(), answers));
         spawn(turn::run_clock(broker.clone()));
+        spawn(inside::serve(broker.clone(), inlet));
         let accepting = match accept::start(&broker, bound).await {
             Ok(accepting) => accepting,
             Err(error) => {

@@ -128,6 +128,7 @@ fn drain(
     });
     broker.retry_held(false);
     broker.update_pause();
+    broker.retry_inflows();
     more
 }
 
@@ -160,11 +161,13 @@ pub(super) async fn run_clock(broker: Rc<Broker>) {
         broker.with(|state, now| state.core.handle_tick(now, &mut state.wire));
         broker.retry_held(true);
         broker.update_pause();
+        broker.retry_inflows();
         metrics::gauge!("fellbeck_broker_partial_bytes").set(broker.assembly.used() as f64);
         let now = broker.now();
         if now.tick >= books_at {
             books_at = now.tick.after(TICK);
-            broker.with(|state, _| state.core.books()).publish();
+            broker.show_books();
+            broker.tend_edges();
         }
         broker.tick_status();
         let elapsed = now.tick.since(looked_at);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ntex::channel::oneshot;
 use ntex::io::IoBoxed;
 use ntex::util::{BytesMut, Either, select};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::arrival::Arrival;
 use super::attached::Attached;
@@ -24,8 +24,10 @@ use super::counters;
 use super::exchange::{self, Authentication, Failed};
 use super::frames::{Fault, Frames};
 use super::handshake::Admitted;
+use super::last_words;
 use super::linger::{WriteHalf, linger};
 use super::preface::{Preface, PrefaceCodec};
+use crate::session::RESERVED_CLIENT_PREFIX;
 use crate::wire::{ConnId, Connect, Version};
 
 /// A place in the table of those who are admitted, given back when dropped.
@@ -85,6 +87,16 @@ pub(super) async fn welcome(broker: &Rc<Broker>, io: &IoBoxed, half: WriteHalf, 
     None
 }
 
+const WILL_TOO_DEEP: Fault = Fault {
+    reason: 0x90,
+    text: "will topic has too many levels",
+};
+
+const RESERVED: Fault = Fault {
+    reason: 0x85,
+    text: "client identifier of the nodes themselves",
+};
+
 /// A CONNECT whose sender is who it says.
 struct Guest {
     connect: ConnectIn,
@@ -136,6 +148,9 @@ async fn read_and_authenticate(broker: &Rc<Broker>, io: &IoBoxed, arrival: &Arri
     } else {
         connect.client_id.clone()
     };
+    if client_id.starts_with(RESERVED_CLIENT_PREFIX) {
+        return Err(refused(&connect, RESERVED));
+    }
     match authenticate(broker, io, arrival, &connect, &client_id).await {
         Ok(auth_data) => Ok(Guest {
             connect,
@@ -188,6 +203,10 @@ async fn admit(broker: &Rc<Broker>, io: &IoBoxed, half: WriteHalf, guest: Guest)
     let client_max = guest.connect.wishes.packet_max.unwrap_or(u32::MAX);
     if version == Version::V5 && !connack::fits(connack::accepted(&terms, false), client_max) {
         return Err(Turned::Away("client takes no CONNACK"));
+    }
+    let will = guest.connect.will.as_ref();
+    if will.is_some_and(|will| broker.has_too_many_levels(&will.topic)) {
+        return Err(refused(&guest.connect, WILL_TOO_DEEP));
     }
     let (attached, ack) = decide(broker, io, half, &guest, &terms).await?;
     if ack.reason != 0 {
@@ -270,10 +289,18 @@ async fn decide(
     };
     let attached = Rc::new(Attached::new(broker.clone(), Rc::new(Connection::new(opening, answer))));
     broker.connect(attached.connection(), connect);
-    match select(waiting, io.on_disconnect()).await {
-        Either::Left(Ok(ack)) => Ok((attached, ack)),
-        Either::Left(Err(_)) | Either::Right(()) => Err(GONE),
+    let mut waiting = std::pin::pin!(waiting);
+    match select(waiting.as_mut(), io.on_disconnect()).await {
+        Either::Left(Ok(ack)) => return Ok((attached, ack)),
+        Either::Left(Err(_)) => {}
+        Either::Right(()) => {
+            let within = broker.config.first_packet_timeout;
+            if let Ok(Ok(ConnAck { reason: 0, .. })) = timeout(within, waiting).await {
+                last_words::hear(&attached, within).await;
+            }
+        }
     }
+    Err(GONE)
 }
 
 fn for_core(broker: &Broker, guest: &Guest) -> Connect {

@@ -115,7 +115,7 @@ impl Core {
         session.moved(&mut self.work);
         match entry.source.group() {
             Some(group) => self.group_acked(group, entry.source.position()),
-            None => session.reader.ledger.acked += 1,
+            None => session.reader.ledger.acked += u64::from(entry.is_of_its_own()),
         }
         self.pump(key, turn);
         self.settle_groups(turn);
@@ -128,7 +128,7 @@ impl Core {
         while let Some(Waiting { conn, awaited, .. }) = self.work.next_durable() {
             let is_answer = !matches!(
                 awaited,
-                Awaited::Publish { .. } | Awaited::PubRel { .. } | Awaited::Snapshots { .. }
+                Awaited::Publish { .. } | Awaited::PubRel { .. } | Awaited::Bound { .. } | Awaited::Snapshots { .. }
             );
             if let Some(state) = self.conns.get_mut(&conn).filter(|_| is_answer) {
                 state.waiting = state.waiting.saturating_sub(1);
@@ -158,6 +158,7 @@ impl Core {
                 self.answered(conn);
                 if self.conns.contains_key(&conn) {
                     turn.wire.send(conn, PacketOut::PubAck { packet_id, reason });
+                    self.puback_left(conn, packet_id);
                 }
             }
             Awaited::PubRec { packet_id, reason } => {
@@ -185,7 +186,9 @@ impl Core {
                 self.unsubscribed(conn, *unsubscribed, commit, turn);
             }
             Awaited::Publish { session, packet_id } => self.reserved_is_durable(conn, session, packet_id, turn),
+            Awaited::Bound { session } => self.bound_is_durable(conn, session, turn),
             Awaited::Snapshots { session, slots } => self.release_snapshots(session, &slots, turn),
+            Awaited::Inflow { number } => turn.wire.inflow_taken(number),
             Awaited::PubRel { session, packet_id } => self.release(conn, session, packet_id, turn),
         }
     }
@@ -203,6 +206,15 @@ impl Core {
         };
         if session.ready().is_some_and(|attached| attached.id == conn) {
             session.reserved_is_durable(packet_id);
+            self.pump(key, turn);
+        }
+    }
+
+    fn bound_is_durable<W: Wire>(&mut self, conn: ConnId, key: SessionKey, turn: &mut Turn<'_, W>) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.ready().is_some_and(|attached| attached.id == conn)
+        {
+            session.bound_is_durable();
             self.pump(key, turn);
         }
     }

@@ -414,6 +414,9 @@ impl Session {
         for spot in passage.spots(from) {
             let record = spot.block.tracks[spot.track as usize].block.get(spot.index as usize);
             let commit = spot.position.commit;
+            if !away && !self.is_within_bound(commit) {
+                break;
+            }
             let Some(matched) = self.subscriptions.matching(&record, commit, &self.client_id, &mut ids) else {
                 continue;
             };
@@ -436,7 +439,7 @@ impl Session {
             self.reader.queue.push(item, age);
             self.reader.unread = self.reader.unread.saturating_sub(1);
         }
-        self.reader.advance(passage.next.max(from), fanned);
+        self.advance_within_bound(passage.next.max(from), fanned);
         self.moved(work);
     }
 }

@@ -3,6 +3,9 @@
 //! Plain values, already validated by the node's own configuration. Each bound is enforced and counted where it is reached.
 
 use fellbeck_core::{ClockQuality, Tick, TrackId, WallTime};
+use fellbeck_store::Admission;
+
+use super::Pressure;
 
 /// The time at which a call is made. The core reads no clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,29 @@ pub struct Now {
 pub trait Route {
     /// Track for a message that `device` published to `topic`. `None`: it is not logged.
     fn route(&self, topic: &str, device: &str) -> Option<TrackId>;
+
+    /// Whether a message for `track` is taken now; `None`: one that is stored elsewhere only. By default nothing is under pressure.
+    fn admission(&self, _track: Option<TrackId>, pressure: Pressure) -> Admission {
+        if pressure > Pressure::Normal {
+            Admission::HoldBack
+        } else {
+            Admission::Take
+        }
+    }
+
+    /// What the lane of `track` asks for its messages.
+    fn terms(&self, _track: TrackId) -> Terms {
+        Terms::default()
+    }
+}
+
+/// What a lane asks for its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// A message is acknowledged at once and committed within a second, where others wait for the commit.
+    pub ack_at_once: bool,
+    /// Longest message expiry in seconds, also of messages without one.
+    pub ttl_secs: Option<u32>,
 }
 
 /// When sessions see a message.
@@ -74,6 +100,9 @@ pub struct CoreLimits {
     /// Longest session expiry in seconds, also for 3.1.1 sessions that never end by themselves. `u32::MAX`: no bound.
     /// Default 30 days.
     pub session_expiry_max_secs: u32,
+    /// Since when the wall clock runs, that is when the machine was started, by this very clock. Where no time source sets the clock, times before
+    /// it are of another clock and tell nothing: a machine without a battery clock may have been in 1970 then. Default 0: all may be compared.
+    pub clock_runs_since: WallTime,
     /// Bytes of the commit under construction at which the front should stop reading. Default 1 MiB.
     pub commit_bytes_max: usize,
     /// Submissions not yet durable at which the front should stop reading. Default 64.
@@ -100,6 +129,7 @@ impl Default for CoreLimits {
             will_bytes_max: 64 << 20,
             groups_max: 10_000,
             session_expiry_max_secs: 30 * 24 * 3600,
+            clock_runs_since: WallTime(0),
             commit_bytes_max: 1 << 20,
             outstanding_max: 64,
             reads_max: 4,

@@ -54,6 +54,7 @@ impl Core {
         let turn = &mut Turn::new(now, wire);
         // A session whose time is over must not be resumed, whether the clock has told or not. [MQTT5-4.1.0-2]
         self.run_timers(turn);
+        self.run_timers_of(&connect.client_id, turn);
         if let Some(reason) = self.refusal(&connect) {
             let session_present = false;
             let refusal = PacketOut::ConnAck {
@@ -166,6 +167,7 @@ impl Core {
             ready: false,
         });
         session.connected_at = newest;
+        session.open_bound(newest);
         session.left = None;
         self.idle.remove(session);
         session.expiry_secs = connect.session_expiry_secs.min(limits.session_expiry_max_secs);
@@ -200,6 +202,7 @@ impl Core {
             session.is_stored = true;
             let (key, value) = persist::session(session);
             self.work.put(Space::Session, key, value);
+            session.store_bound(&mut self.work);
         }
     }
 
@@ -214,6 +217,7 @@ impl Core {
         if let Some(attached) = &mut session.attached {
             attached.ready = true;
         }
+        session.bound_is_durable();
         session.reader.found = false;
         session.list_resends();
         let mut recorded = Vec::new();
@@ -345,11 +349,7 @@ impl Core {
         self.timers.cancel(&mut session.expires);
         self.idle.remove(&mut session);
         session.forget_connection(fanned, &mut self.work);
-        let in_flight = session
-            .in_flight
-            .iter()
-            .filter(|entry| entry.source.group().is_none())
-            .count() as u64;
+        let in_flight = session.in_flight.iter().filter(|entry| entry.is_of_its_own()).count() as u64;
         session
             .reader
             .ledger
@@ -374,7 +374,7 @@ impl Core {
         if !session.is_durable() {
             return;
         }
-        let mut keys = vec![persist::cursor_key(client_id)];
+        let mut keys = vec![persist::cursor_key(client_id), persist::bound_key(client_id)];
         keys.extend(
             session
                 .subscriptions
@@ -389,6 +389,9 @@ impl Core {
                 .packet_ids()
                 .map(|packet_id| persist::received(client_id, packet_id).0),
         );
+        if session.resends.is_stored {
+            keys.push(persist::resends_key(client_id));
+        }
         for key in keys {
             self.work.delete(Space::Session, key);
         }

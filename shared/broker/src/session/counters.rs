@@ -8,9 +8,9 @@ use crate::tally::Tally;
 /// Handles of all counters that the core moves.
 pub(super) struct Counters {
     pub(super) delivered: [Counter; 3],
-    pub(super) expired: Counter,
     pub(super) refused: Counter,
     pub(super) duplicates: Counter,
+    pub(super) resends: Counter,
     pub(super) skipped: Counter,
     pub(super) takeovers: Counter,
     pub(super) sessions: Gauge,
@@ -24,9 +24,9 @@ impl Counters {
     pub(super) fn new() -> Self {
         Self {
             delivered: ["0", "1", "2"].map(|qos| counter!("fellbeck_broker_delivered_total", "qos" => qos)),
-            expired: counter!("fellbeck_broker_expired_total"),
             refused: counter!("fellbeck_broker_refused_total"),
             duplicates: counter!("fellbeck_broker_qos2_duplicates_total"),
+            resends: counter!("fellbeck_broker_qos1_resends_total"),
             skipped: counter!("fellbeck_broker_skipped_records_total"),
             takeovers: counter!("fellbeck_broker_takeovers_total"),
             sessions: gauge!("fellbeck_broker_sessions"),
@@ -34,7 +34,7 @@ impl Counters {
             gave_way: counter!("fellbeck_broker_sessions_gave_way_total"),
             dropped: DropReason::ALL
                 .iter()
-                .map(|reason| Tally::new(counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str())))
+                .map(|reason| Tally::new(drops_metric(*reason)))
                 .collect(),
         }
     }
@@ -45,9 +45,6 @@ impl Counters {
     }
 
     pub(super) fn dropped(&self, reason: DropReason, n: u64) {
-        if reason == DropReason::Expired {
-            return self.expired.increment(n);
-        }
         let index = DropReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.dropped.get(index)) {
             counter.increment(n);
@@ -58,5 +55,13 @@ impl Counters {
     pub(super) fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
         let counts = self.dropped.iter().map(Tally::get);
         DropReason::ALL.iter().copied().zip(counts)
+    }
+}
+
+/// What expired has a name of its own.
+fn drops_metric(reason: DropReason) -> Counter {
+    match reason {
+        DropReason::Expired => counter!("fellbeck_broker_expired_total"),
+        _ => counter!("fellbeck_broker_dropped_total", "reason" => reason.as_str()),
     }
 }

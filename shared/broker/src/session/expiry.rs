@@ -80,16 +80,41 @@ impl Core {
         self.settle_groups(turn);
     }
 
-    /// Does what is due.
+    /// Does what is due, as far as the commit under construction takes it: after a restart much may be due at one moment. The rest
+    /// follows at the next call, and `poll_timeout` asks for that.
     pub(super) fn run_timers<W: Wire>(&mut self, turn: &mut Turn<'_, W>) {
-        while let Some(timer) = self.timers.pop_due(turn.now.tick) {
-            match timer {
-                Timer::Will(key) => self.send_will(key, turn),
-                Timer::Expiry(key) => {
-                    tracing::debug!("a session has expired");
-                    self.work.counters.sessions_expired.increment(1);
-                    self.end_session(key, turn);
-                }
+        while !self.wants_pause()
+            && let Some(timer) = self.timers.pop_due(turn.now.tick)
+        {
+            self.run_timer(timer, turn);
+        }
+    }
+
+    /// Does what is due of one client, whatever else is.
+    pub(super) fn run_timers_of<W: Wire>(&mut self, client_id: &str, turn: &mut Turn<'_, W>) {
+        let Some(key) = self.sessions.find(client_id) else {
+            return;
+        };
+        let now = turn.now.tick;
+        let is_due = |id: &TimerId| id.0 <= now;
+        let session = self.sessions.get(key);
+        let (will, expiry) = session.map_or((None, None), |session| (session.will_due, session.expires));
+        if will.as_ref().is_some_and(is_due) {
+            // It takes its timer back.
+            self.run_timer(Timer::Will(key), turn);
+        }
+        if expiry.as_ref().is_some_and(is_due) {
+            self.run_timer(Timer::Expiry(key), turn);
+        }
+    }
+
+    fn run_timer<W: Wire>(&mut self, timer: Timer, turn: &mut Turn<'_, W>) {
+        match timer {
+            Timer::Will(key) => self.send_will(key, turn),
+            Timer::Expiry(key) => {
+                tracing::debug!("a session has expired");
+                self.work.counters.sessions_expired.increment(1);
+                self.end_session(key, turn);
             }
         }
     }

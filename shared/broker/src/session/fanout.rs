@@ -10,6 +10,7 @@ use std::sync::Arc;
 use fellbeck_core::{CommitNumber, DropReason, LogPosition, QoS, Record, Trie};
 use fellbeck_store::committed::CommittedBlock;
 
+use super::edge::is_kept_back;
 use super::message::{MemoryMessage, MessageRef, Offer, Place};
 use super::reader::{Mode, Reader};
 use super::shared::{Desk, GroupKey, GroupOffer, Groups};
@@ -124,6 +125,7 @@ impl Matches {
             let reader = match subscriber.target {
                 Target::Session(key) => match sessions.get_mut(key) {
                     Some(session) if subscriber.no_local && is_local(record, &session.client_id) => None,
+                    Some(session) if is_kept_back(record, &session.client_id, Some(subscriber.id)) => None,
                     Some(session) => Some(&mut session.reader),
                     None => None,
                 },

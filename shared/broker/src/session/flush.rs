@@ -23,7 +23,8 @@ impl Core {
             }
             self.work.want_commit();
         }
-        if self.work.is_empty() {
+        self.put_resends_now();
+        if self.work.is_empty() || self.work.may_wait() {
             return None;
         }
         if self.floor == CommitNumber(0) && self.has_durable() {
@@ -53,6 +54,7 @@ impl Core {
 
     /// Writes what is otherwise written once a second: the node is about to stop.
     pub fn flush_all(&mut self) {
+        self.settle_resends();
         self.flush();
         self.work.want_commit();
     }
@@ -70,6 +72,7 @@ impl Core {
     pub(super) fn flush(&mut self) {
         self.fall_behind_where_old();
         self.store_restart();
+        self.put_resends_later();
         for key in std::mem::take(&mut self.work.cursors_later) {
             if let ReaderKey::Session(key) = key {
                 self.forget_read_versions(key);
@@ -172,6 +175,7 @@ impl Core {
         if !std::mem::take(&mut session.reader.dirty) {
             return;
         }
+        session.lower_bound(self.fanned, &mut self.work);
         let (stored_key, value) = persist::cursor(session, self.fanned);
         self.work.put(Space::Session, stored_key, value);
         // What it completed for a group must not be listed as outstanding there by an older value.

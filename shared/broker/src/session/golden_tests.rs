@@ -65,7 +65,8 @@ fn books() -> ReaderLedger {
 fn keys_of_version_1() {
     let share = Filter::parse_subscription("$share/workers/plant/+/t").unwrap();
     let share_name: ShareName = share.share.unwrap();
-    let keys: [(&str, Bytes, StoredKey<'_>); 7] = [
+    let keys: [(&str, Bytes, StoredKey<'_>); 9] = [
+        ("resends", persist::resends_key(CLIENT), StoredKey::Resends(CLIENT)),
         ("session", persist::session_key(CLIENT), StoredKey::Session(CLIENT)),
         ("cursor", persist::cursor_key(CLIENT), StoredKey::Cursor(CLIENT)),
         (
@@ -84,6 +85,7 @@ fn keys_of_version_1() {
             persist::group_key(&share_name, &share.filter),
             StoredKey::Group("workers", "plant/+/t"),
         ),
+        ("bound", persist::bound_key(CLIENT), StoredKey::Bound(CLIENT)),
         ("level-mark", persist::mark(CommitNumber(1)).0, StoredKey::Mark),
     ];
     for (name, encoded, expected) in keys {
@@ -95,6 +97,18 @@ fn keys_of_version_1() {
             |bytes| parse_key(bytes).map(|key| format!("{key:?}")),
         );
     }
+}
+
+#[test]
+fn a_table_of_resends_of_version_1() {
+    let table = vec![(1, 0x0102_0304_0506_0708), (258, u64::MAX), (65_535, 0)];
+    check(
+        "resends.bin",
+        &persist::resends(&table),
+        &table,
+        all_read,
+        persist::decode_resends,
+    );
 }
 
 #[test]
@@ -266,7 +280,15 @@ fn a_subscription_of_version_1() {
 fn marks_of_version_1() {
     let (_, level) = persist::mark(CommitNumber(1 << 40));
     let expected = CommitNumber(1 << 40);
-    check("level-mark.bin", &level, &expected, all_read, persist::decode_mark);
+    check("level-mark.bin", &level, &expected, all_read, persist::decode_commit);
+    let bound = persist::commit(CommitNumber(300));
+    check(
+        "bound.bin",
+        &bound,
+        &CommitNumber(300),
+        all_read,
+        persist::decode_commit,
+    );
     // An ended subscription and a received packet ID say all by their keys.
     for (name, value) in [
         ("ended.bin", persist::ended(CLIENT, 258).1),

@@ -43,6 +43,8 @@ pub(super) enum Source {
     Retained(Bytes, CommitNumber, u32, Option<Box<Item>>),
     /// No log holds it; kept where the session may resume.
     Memory(Option<Box<Item>>),
+    /// The message is lost and entered as dropped; the entry stays until the client has released its packet ID. Not stored.
+    GivenUp,
 }
 
 impl Source {
@@ -71,7 +73,7 @@ impl Source {
     pub(super) fn kept(&self) -> Option<&Item> {
         match self {
             Self::Memory(item) | Self::GroupMemory { item, .. } | Self::Retained(.., item) => item.as_deref(),
-            Self::Log(_) | Self::Group { .. } => None,
+            Self::Log(_) | Self::Group { .. } | Self::GivenUp => None,
         }
     }
 
@@ -86,14 +88,14 @@ impl Source {
     pub(super) fn position(&self) -> Option<LogPosition> {
         match self {
             Self::Log(position) | Self::Group { position, .. } => Some(*position),
-            Self::GroupMemory { .. } | Self::Retained(..) | Self::Memory(_) => None,
+            Self::GroupMemory { .. } | Self::Retained(..) | Self::Memory(_) | Self::GivenUp => None,
         }
     }
 
     pub(super) fn group(&self) -> Option<GroupKey> {
         match self {
             Self::Group { group, .. } | Self::GroupMemory { group, .. } => Some(*group),
-            Self::Log(_) | Self::Retained(..) | Self::Memory(_) => None,
+            Self::Log(_) | Self::Retained(..) | Self::Memory(_) | Self::GivenUp => None,
         }
     }
 }
@@ -124,6 +126,13 @@ pub(super) struct Entry {
     pub(super) source: Source,
 }
 
+impl Entry {
+    /// It holds a message of the session's own subscriptions.
+    pub(super) fn is_of_its_own(&self) -> bool {
+        self.source.group().is_none() && !matches!(self.source, Source::GivenUp)
+    }
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
@@ -150,9 +159,15 @@ impl InFlight {
         self.live
     }
 
-    /// Entries that are not complete and were not sent for a shared group.
+    /// Messages that are not complete.
+    pub(super) fn messages(&self) -> usize {
+        let given_up = |entry: &&Entry| matches!(entry.source, Source::GivenUp);
+        self.live - self.iter().filter(given_up).count()
+    }
+
+    /// Messages that are not complete and were not sent for a shared group.
     pub(super) fn of_its_own(&self) -> usize {
-        self.iter().filter(|entry| entry.source.group().is_none()).count()
+        self.iter().filter(|entry| entry.is_of_its_own()).count()
     }
 
     /// False while no packet ID can be given.

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use fellbeck_core::limits::TOPIC_LEVELS_MAX;
 use fellbeck_core::topic::level_count;
-use fellbeck_core::{DropReason, Properties, QoS, Record};
+use fellbeck_core::{DropReason, Properties, QoS, Record, TrackId};
+use fellbeck_store::Admission;
 use fellbeck_store::commit::{Space, Ticket};
 
 use super::connection::Conn;
@@ -120,6 +121,9 @@ impl Core {
         {
             return outcome;
         }
+        if self.is_sent_again(conn, state, &publish, turn) {
+            return Outcome::Done;
+        }
         if publish.qos == QoS::AtLeastOnce && self.is_packet_id_in_use(state, publish.packet_id) {
             self.refuse(&admitted, PACKET_ID_IN_USE, turn);
             return Outcome::Done;
@@ -131,7 +135,7 @@ impl Core {
             Some(session) => session.client_id.clone(),
             None => return Outcome::Done,
         };
-        let record = Record {
+        let mut record = Record {
             device: &client_id,
             topic: publish.topic,
             payload: publish.payload,
@@ -144,10 +148,18 @@ impl Core {
             origin: None,
             path: "",
         };
-        if pressure > Pressure::Normal && self.is_stored(&record) {
-            return self.under_pressure(&admitted, &record, state.version, turn);
+        let track = self.track_of(&record);
+        if record.retain || track.is_some() {
+            let admission = self.route.admission(track, pressure);
+            if admission != Admission::Take {
+                return self.under_pressure(&admitted, &record, admission, turn);
+            }
         }
-        let stored = self.accept(&record, turn);
+        record.expiry_secs = self.capped_expiry(track, record.expiry_secs);
+        let stored = self.accept_on(track, &record, turn);
+        if stored {
+            self.note_open(conn, state.session, &publish);
+        }
         self.answer_publish(&admitted, stored, turn);
         Outcome::Done
     }
@@ -188,8 +200,29 @@ impl Core {
         self.turn_away(&admitted, reason, turn);
     }
 
-    /// Takes a message: log, retained store, fan-out from memory. True when its acknowledgement has to wait for the commit.
-    pub(super) fn accept<W: Wire>(&mut self, record: &Record<'_>, turn: &mut Turn<'_, W>) -> bool {
+    /// Takes a message: log, retained store, fan-out from memory.
+    pub(super) fn accept<W: Wire>(&mut self, record: &Record<'_>, turn: &mut Turn<'_, W>) {
+        let track = self.track_of(record);
+        let expiry_secs = self.capped_expiry(track, record.expiry_secs);
+        self.accept_on(track, &Record { expiry_secs, ..*record }, turn);
+    }
+
+    /// The expiry of a message, no longer than its lane has it.
+    fn capped_expiry(&self, track: Option<TrackId>, expiry_secs: Option<u32>) -> Option<u32> {
+        let ttl = track.and_then(|track| self.route.terms(track).ttl_secs);
+        match (ttl, expiry_secs) {
+            (Some(ttl), Some(expiry)) => Some(ttl.min(expiry)),
+            (ttl, expiry) => ttl.or(expiry),
+        }
+    }
+
+    /// As [`Core::accept`], for a message whose track is known. True when its acknowledgement has to wait for the commit.
+    pub(super) fn accept_on<W: Wire>(
+        &mut self,
+        track: Option<TrackId>,
+        record: &Record<'_>,
+        turn: &mut Turn<'_, W>,
+    ) -> bool {
         if record.retain {
             match retained_change(record) {
                 RetainedChange::Put(put) => self.work.put(put.space, put.key, put.value),
@@ -197,29 +230,28 @@ impl Core {
             }
             self.work.want_commit();
         }
-        let track = self.track_of(record);
+        let at_once = track.is_some_and(|track| self.route.terms(track).ack_at_once);
         if let Some(track) = track {
             self.work.append(track, record);
+            if !at_once {
+                self.work.want_commit();
+            }
         }
         let message = MemoryMessage::new(*record);
         match track {
             Some(_) => self.fan_out_immediate(&message, turn),
             None => self.fan_out_unlogged(&message, turn),
         }
-        record.retain || track.is_some()
+        record.retain || (track.is_some() && !at_once)
     }
 
-    fn track_of(&self, record: &Record<'_>) -> Option<fellbeck_core::TrackId> {
+    fn track_of(&self, record: &Record<'_>) -> Option<TrackId> {
         self.route.route(record.topic, record.device).or_else(|| {
             let wanted = record.qos != QoS::AtMostOnce && self.config.local_track.is_some();
             self.config
                 .local_track
                 .filter(|_| wanted && self.matches_durable(record.topic))
         })
-    }
-
-    fn is_stored(&self, record: &Record<'_>) -> bool {
-        record.retain || self.track_of(record).is_some()
     }
 
     /// A resend of a QoS 2 message that was not released yet is acknowledged again and not stored again. [MQTT5-4.3.3-10]
@@ -297,26 +329,30 @@ impl Core {
         Outcome::Done
     }
 
-    /// The store is nearly full: nothing is acknowledged that will not be kept (P2).
+    /// There is no room for the message: nothing is acknowledged that will not be kept (P2).
     fn under_pressure<W: Wire>(
         &mut self,
         admitted: &Admitted<'_>,
         record: &Record<'_>,
-        version: Version,
+        admission: Admission,
         turn: &mut Turn<'_, W>,
     ) -> Outcome {
+        let version = self.conns.get(&admitted.conn).map(|state| state.version);
         match (record.qos, version) {
             (QoS::AtMostOnce, _) => {
-                self.work.counters.dropped(DropReason::Qos0Quota, 1);
+                let is_final = admission == Admission::TurnAway;
+                let reason = if is_final {
+                    DropReason::Quota
+                } else {
+                    DropReason::Qos0Quota
+                };
+                self.work.counters.dropped(reason, 1);
                 // Local subscribers that are served from memory need no flash.
                 self.fan_out_immediate(&MemoryMessage::new(*record), turn);
                 Outcome::Done
             }
-            (_, Version::V5) => {
-                self.refuse(admitted, QUOTA_EXCEEDED, turn);
-                Outcome::Done
-            }
-            (_, Version::V3) => Outcome::Hold,
+            (_, Some(Version::V3)) if admission == Admission::HoldBack => Outcome::Hold,
+            _ => self.turn_away(admitted, QUOTA_EXCEEDED, turn),
         }
     }
 

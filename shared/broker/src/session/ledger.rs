@@ -57,6 +57,13 @@ impl ReaderLedger {
         self.dropped.iter().map(|(_, count)| count).sum()
     }
 
+    /// Whether the equation fails with `in_flight` counted elsewhere. Exact: no side of it saturates.
+    #[must_use]
+    pub fn is_open(&self, in_flight: u64) -> bool {
+        let right = [self.acked, self.expired, self.dropped_total(), in_flight];
+        u128::from(self.matched) != right.into_iter().map(u128::from).sum::<u128>()
+    }
+
     /// What must be in flight if the books balance.
     #[must_use]
     pub fn in_flight(&self) -> u64 {

@@ -12,6 +12,7 @@ mod catchup;
 mod config;
 mod connection;
 mod counters;
+mod edge;
 mod expiry;
 mod fanout;
 mod flush;
@@ -21,14 +22,17 @@ mod id_hash;
 mod idle;
 mod in_flight;
 mod inbound;
+mod inflow;
 mod ledger;
 mod membership;
 mod message;
 mod outbound;
 mod persist;
 mod reader;
+mod resends;
 mod restore;
 mod retained;
+mod sent_bound;
 mod shared;
 mod slab;
 mod state;
@@ -47,8 +51,10 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use fellbeck_core::{CommitNumber, LogPosition, Tick, Trie};
 
-pub use books::Books;
-pub use config::{CoreConfig, CoreLimits, Mode, Now, Route};
+pub use books::{Books, READERS_LISTED_MAX, ReaderBook};
+pub use config::{CoreConfig, CoreLimits, Mode, Now, Route, Terms};
+pub use edge::{EdgeReader, EdgeScope, RESERVED_CLIENT_PREFIX, edge_client_id};
+pub use inflow::{FROM_CLOUD, Inflow};
 pub use ledger::ReaderLedger;
 pub use restore::RestoreError;
 pub use retained::{RetainedChange, retained_change};
@@ -244,7 +250,7 @@ impl Core {
         let session = self.sessions.get(self.sessions.find(client_id)?)?;
         Some(SessionStatus {
             connected: session.attached.is_some(),
-            in_flight: session.in_flight.len(),
+            in_flight: session.in_flight.messages(),
             queued: session.reader.queue.len(),
             unread: session.reader.unread,
             ledger: session.reader.ledger.clone(),

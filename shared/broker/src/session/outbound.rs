@@ -33,7 +33,7 @@ impl Fate {
             Self::InFlight => {}
             Self::Expired => {
                 ledger.expired += 1;
-                work.counters.expired.increment(1);
+                work.counters.dropped(DropReason::Expired, 1);
             }
             Self::Dropped(reason) => {
                 ledger.drop_taken(reason, 1);
@@ -93,8 +93,9 @@ impl Session {
         if is_kept {
             source.keep(|| offer.to_item());
         }
-        let in_memory = matches!(offer.place, Place::Memory | Place::Group(_, _, None));
-        if offer.qos == QoS::ExactlyOnce && self.is_durable() && !in_memory {
+        // Also where no log holds the message: a restart must not give its packet ID to another, which the client, who holds it,
+        // would throw away. [MQTT5-4.3.3-10]
+        if offer.qos == QoS::ExactlyOnce && self.is_durable() {
             self.reserve(offer, source, work);
             return Fate::InFlight;
         }
@@ -141,10 +142,10 @@ impl Session {
         }
     }
 
-    /// A crash took the newest second of the cursor, so a message of before it may have been sent. [MQTT5-3.3.1-1]
+    /// [MQTT5-3.3.1-1]
     fn may_have_been_sent(&self, offer: &Offer<'_>) -> bool {
         offer.qos != QoS::AtMostOnce
-            && matches!(offer.place, Place::Log(position) if position.commit <= self.sent_until)
+            && matches!(offer.place, Place::Log(position) if self.bound.may_have_been_sent(position.commit))
     }
 
     fn send_publish<W: Wire>(
@@ -157,6 +158,10 @@ impl Session {
         let Some(attached) = self.attached else {
             return false;
         };
+        let position = match offer.place {
+            Place::Log(position) => Some(position),
+            Place::Retained(..) | Place::Memory | Place::Group(..) => None,
+        };
         turn.wire.send(
             attached.id,
             PacketOut::Publish(Delivery {
@@ -167,6 +172,7 @@ impl Session {
                 record: offer.record,
                 expiry_secs,
                 subscription_ids: offer.ids,
+                position,
             }),
         )
     }
@@ -188,7 +194,7 @@ impl Session {
                 return;
             };
             self.reserved_durable -= 1;
-            let Some(entry) = self.in_flight.get_mut(packet_id) else {
+            let Some(entry) = self.in_flight.get(packet_id) else {
                 continue;
             };
             let dup = entry.step == Step::Sent;
@@ -199,7 +205,6 @@ impl Session {
                 self.give_up(packet_id, DropReason::Expired, work);
                 continue;
             }
-            entry.step = Step::Sent;
             let delivery = Delivery {
                 packet_id: Some(packet_id),
                 dup,
@@ -208,22 +213,43 @@ impl Session {
                 record,
                 expiry_secs: remaining.map(|secs| secs.max(1)),
                 subscription_ids: item.ids.as_slice(),
+                position: item.position(),
             };
             if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
                 self.give_up(packet_id, DropReason::PacketTooLarge, work);
+            } else if let Some(entry) = self.in_flight.get_mut(packet_id) {
+                entry.step = Step::Sent;
             }
         }
     }
 
-    /// Removes an entry that will never be acknowledged and enters it as dropped. Groups are told by the caller, from what is
-    /// left in `lost`.
+    /// Enters a message that cannot be sent as dropped. Groups are told by the caller, from what is left in `lost`.
+    ///
+    /// At QoS 2 the client may have had it on a former connection and hold its packet ID; the message that got this ID in the next
+    /// round would be a repetition to it. So the ID is released like any other, and free after PUBCOMP. [MQTT5-4.3.3-12]
     pub(super) fn give_up(&mut self, packet_id: u16, reason: DropReason, work: &mut Work) {
-        let Some(entry) = self.in_flight.remove(packet_id) else {
-            return;
+        let sent = |entry: &Entry| entry.qos == QoS::ExactlyOnce && entry.step == Step::Sent;
+        let attached = self.attached.map(|attached| attached.id);
+        let is_held = self.in_flight.get(packet_id).is_some_and(sent);
+        let entry = match self.in_flight.get_mut(packet_id).filter(|_| is_held).zip(attached) {
+            Some((entry, conn)) => {
+                let lost = entry.clone();
+                entry.step = Step::Received;
+                entry.source = Source::GivenUp;
+                let session = self.key;
+                work.wait(conn, Awaited::PubRel { session, packet_id });
+                lost
+            }
+            None => {
+                let Some(entry) = self.in_flight.remove(packet_id) else {
+                    return;
+                };
+                if entry.counted {
+                    self.free_window();
+                }
+                entry
+            }
         };
-        if entry.counted {
-            self.free_window();
-        }
         work.counters.dropped(reason, 1);
         match entry.source.group() {
             Some(group) => work.lost_by_group.push((group, entry.source.position(), reason)),
@@ -266,6 +292,7 @@ impl Session {
             record,
             expiry_secs: turn.now.remaining_expiry_secs(&record).map(|secs| secs.max(1)),
             subscription_ids: item.ids.as_slice(),
+            position: item.position(),
         };
         if !turn.wire.send(attached.id, PacketOut::Publish(delivery)) {
             self.give_up(packet_id, DropReason::PacketTooLarge, work);
@@ -291,6 +318,8 @@ impl Session {
                     let item = item.clone();
                     self.send_again(packet_id, &item, work, turn);
                 }
+                // Not on the list of what is to be sent again.
+                Some(Source::GivenUp) => {}
                 Some(source @ (Source::Memory(_) | Source::GroupMemory { .. })) => match source.kept().cloned() {
                     Some(item) => self.send_again(packet_id, &item, work, turn),
                     None => self.give_up(packet_id, DropReason::SessionEnded, work),
@@ -348,7 +377,7 @@ impl Session {
             Source::Retained(topic, commit, slot, _) => Place::Retained(topic, *commit, *slot),
             Source::Group { group, slot, position } => Place::Group(*group, *slot, Some(*position)),
             Source::GroupMemory { group, slot, .. } => Place::Group(*group, *slot, None),
-            Source::Memory(_) => Place::Memory,
+            Source::Memory(_) | Source::GivenUp => Place::Memory,
         };
         let offer = Offer {
             record: item.message.record(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fellbeck_core::{ClockQuality, CommitNumber, LogPosition, QoS};
+use fellbeck_core::{ClockQuality, CommitNumber, DropReason, LogPosition, QoS};
 use fellbeck_store::commit::{Space, Stored};
 
 use super::expiry::Timer;
@@ -18,6 +18,7 @@ use super::persist::{
 };
 use super::reader::Reader;
 use super::retained::Snapshot;
+use super::sent_bound::SentBound;
 use super::state::{Kind, Session, SessionKey};
 use super::versions::SubscriptionVersion;
 use super::work::ReaderKey;
@@ -43,6 +44,8 @@ struct Parts {
     /// Slots, and the commits that ended them.
     ended: Vec<(u32, CommitNumber)>,
     received: Vec<u16>,
+    resends: Vec<(u16, u64)>,
+    bound: Option<CommitNumber>,
     keys: Vec<bytes::Bytes>,
 }
 
@@ -72,7 +75,7 @@ impl Shelf {
         let key = persist::parse_key(&stored.key).ok_or(DecodeError::Damaged)?;
         let client = match key {
             StoredKey::Mark => {
-                self.mark = persist::decode_mark(&stored.value)?.min(newest);
+                self.mark = persist::decode_commit(&stored.value)?.min(newest);
                 return Ok(());
             }
             StoredKey::Group(share, filter) => {
@@ -87,17 +90,23 @@ impl Shelf {
             | StoredKey::Cursor(client)
             | StoredKey::Subscription(client, _)
             | StoredKey::Ended(client, _)
-            | StoredKey::Received(client, _) => client,
+            | StoredKey::Received(client, _)
+            | StoredKey::Resends(client)
+            | StoredKey::Bound(client) => client,
         };
         let mut session = None;
         let mut cursor = None;
         let mut subscription = None;
+        let mut resends = Vec::new();
+        let mut bound = None;
         match key {
             StoredKey::Session(_) => session = Some(StoredSession::decode(&stored.value)?),
             StoredKey::Cursor(_) => cursor = Some(decode_cursor(&stored.value, newest)?),
             StoredKey::Subscription(_, slot) => {
                 subscription = Some(persist::decode_subscription(&stored.value, slot, stored.commit)?);
             }
+            StoredKey::Resends(_) => resends = persist::decode_resends(&stored.value)?,
+            StoredKey::Bound(_) => bound = Some(persist::decode_commit(&stored.value)?),
             _ => persist::decode_empty(&stored.value)?,
         }
         let parts = self.clients.entry(client.to_owned()).or_default();
@@ -105,6 +114,8 @@ impl Shelf {
         parts.session = session.or(parts.session.take());
         parts.cursor = cursor.or(parts.cursor.take());
         parts.subscriptions.extend(subscription);
+        parts.resends.extend(resends);
+        parts.bound = bound.or(parts.bound);
         match key {
             StoredKey::Received(_, packet_id) => parts.received.push(packet_id),
             StoredKey::Ended(_, slot) => parts.ended.push((slot, stored.commit)),
@@ -212,12 +223,15 @@ impl Core {
         for packet_id in parts.received {
             session.inbound.restore(packet_id);
         }
+        for (packet_id, hash) in parts.resends {
+            session.resends.restore(packet_id, hash);
+        }
         session.is_stored = true;
         session.expiry_secs = stored.expiry_secs.min(self.config.limits.session_expiry_max_secs);
         // One that was connected is away since the restart, as far as anybody knows.
         session.left = Some(stored.left.unwrap_or((now.wall, now.clock)));
+        session.bound = SentBound::restored(parts.bound, stored.left.is_none(), self.fanned);
         if stored.left.is_none() {
-            session.sent_until = self.fanned;
             self.unmarked.push_back(key);
         }
         // The stored cursor may say that it follows the level mark, which must not move over what this session has not read.
@@ -230,15 +244,20 @@ impl Core {
 
     /// The delay of a will and the expiry go on from when the session lost its connection.
     fn restore_timers(&mut self, key: SessionKey, now: Now) {
+        let runs_since = self.config.limits.clock_runs_since;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        // Only what one clock has told counts: a time source at both moments, or a machine that has not been started since.
         let away_secs = match session.left {
-            // Only where both clocks are known does the time that passed count.
-            Some((at, clock)) if clock != ClockQuality::Unknown && now.clock != ClockQuality::Unknown => {
+            Some((_, ClockQuality::Unknown)) | None => 0,
+            _ if now.clock == ClockQuality::Unknown => 0,
+            Some((at, clock))
+                if at >= runs_since || (clock, now.clock) == (ClockQuality::Synced, ClockQuality::Synced) =>
+            {
                 now.wall.0.saturating_sub(at.0) / 1000
             }
-            _ => 0,
+            Some(_) => 0,
         };
         let due = |secs: u32| {
             now.tick
@@ -291,7 +310,10 @@ impl Core {
                         continue;
                     };
                     if let Some(group) = self.groups.get_mut(group) {
-                        group.returned.remove(&position);
+                        // A position that the group does not know was taken up after it was stored last.
+                        if !group.returned.remove(&position) && !group.outstanding.contains(&position) {
+                            group.reader.ledger.matched += 1;
+                        }
                         group.outstanding.insert(position);
                     }
                     Source::Group { group, slot, position }
@@ -324,6 +346,11 @@ impl Core {
         }
         session.reader.ledger = cursor.ledger;
         session.reader.unread = cursor.unread;
+        // What no log holds was in flight and is gone with the process.
+        let kept = session.in_flight.of_its_own() as u64;
+        let lost = session.reader.ledger.in_flight().saturating_sub(kept);
+        session.reader.ledger.drop_taken(DropReason::NotLogged, lost);
+        self.work.counters.dropped(DropReason::NotLogged, lost);
     }
 }
 

@@ -10,7 +10,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use fellbeck_core::{CommitNumber, DropReason, Filter, Record, RecordBlock};
 use fellbeck_store::commit::{Delete, Put, Space, Stored};
 
+use super::edge::is_kept_back;
 use super::in_flight::Source;
+use super::inflow::is_inflow;
 use super::message::{Ids, Item, Message, MessageRef, Offer, Place, block_of_one};
 use super::reader::Reading;
 use super::state::{Kind, Session, SessionKey};
@@ -94,7 +96,8 @@ impl Snapshot {
             return true;
         }
         let is_early = self.unlogged_until.is_some_and(|until| stored.commit <= until);
-        is_early && decode(&stored.value).is_some_and(|block| route.route(topic, block.get(0).device).is_none())
+        let is_logged = |record: &Record<'_>| route.route(topic, record.device).is_some() && !is_inflow(record);
+        is_early && decode(&stored.value).is_some_and(|block| !is_logged(&block.get(0)))
     }
 }
 
@@ -261,8 +264,9 @@ impl Session {
         };
         let message = Message::Memory(block);
         let record = message.record();
-        if version.options.no_local && is_local(&record, &self.client_id) {
-            // [MQTT5-3.8.3-3]
+        // [MQTT5-3.8.3-3]
+        let is_local = version.options.no_local && is_local(&record, &self.client_id);
+        if is_local || is_kept_back(&record, &self.client_id, version.options.id) {
             return true;
         }
         let qos = record.qos.min(version.options.qos);

@@ -374,7 +374,11 @@ impl Group {
                 self.returned.insert(position);
             }
             Source::GroupMemory { item: Some(item), .. } => self.reader.queue.push_front(*item, u64::MAX),
-            Source::GroupMemory { item: None, .. } | Source::Log(_) | Source::Retained(..) | Source::Memory(_) => {}
+            Source::GroupMemory { item: None, .. }
+            | Source::Log(_)
+            | Source::Retained(..)
+            | Source::Memory(_)
+            | Source::GivenUp => {}
         }
         self.moved(work);
     }

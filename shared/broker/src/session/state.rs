@@ -14,7 +14,9 @@ use super::in_flight::{InFlight, Step};
 use super::inbound::Inbound;
 use super::message::Item;
 use super::reader::{Mode, Reader, Reading};
+use super::resends::Resends;
 use super::retained::Snapshots;
+use super::sent_bound::SentBound;
 use super::shared::GroupKey;
 use super::slab::{Key, Slab};
 use super::sys::StatusOwed;
@@ -55,8 +57,7 @@ pub(crate) struct Session {
     pub(super) attached: Option<Attached>,
     /// Newest commit when the session was last connected: QoS 0 of commits up to here is not delivered.
     pub(super) connected_at: CommitNumber,
-    /// It was connected when the node last ended without a word: what was committed up to here may have been sent to it.
-    pub(super) sent_until: CommitNumber,
+    pub(super) bound: SentBound,
     /// Session Expiry Interval as granted; 0: ends with the connection.
     pub(super) expiry_secs: u32,
     pub(super) expires: Option<TimerId>,
@@ -82,6 +83,7 @@ pub(crate) struct Session {
     pub(super) snapshots: Snapshots,
     pub(super) status: StatusOwed,
     pub(super) inbound: Inbound,
+    pub(super) resends: Resends,
 }
 
 impl Session {
@@ -92,7 +94,7 @@ impl Session {
             kind,
             attached: None,
             connected_at: CommitNumber(0),
-            sent_until: CommitNumber(0),
+            bound: SentBound::default(),
             expiry_secs: 0,
             expires: None,
             left: None,
@@ -110,6 +112,7 @@ impl Session {
             snapshots: Snapshots::default(),
             status: StatusOwed::default(),
             inbound: Inbound::default(),
+            resends: Resends::default(),
         }
     }
 
@@ -147,6 +150,9 @@ impl Session {
 
     /// Puts the session on the lists of those who want to look something up, if it does.
     pub(super) fn enlist(&mut self, work: &mut Work) {
+        if self.wants_backlog() && !self.may_read_on() {
+            self.raise_bound(work);
+        }
         if self.reader.reading == Reading::No && self.wants_read() {
             self.reader.reading = Reading::Listed;
             work.reads.push_back(ReaderKey::Session(self.key));
@@ -166,17 +172,23 @@ impl Session {
             Some(attached) if !self.resend.is_empty() => {
                 attached.used < attached.window && self.resend_position().is_some()
             }
-            Some(_) => {
-                self.reader.mode == Mode::Behind
-                    && self.reader.queue.is_empty()
-                    && self.reserved.is_empty()
-                    && !self.snapshots.is_active()
-            }
+            Some(_) => self.wants_backlog() && self.may_read_on(),
             // A session that is away reads only to find out whether it is behind at all, so that its head can move on.
             None => {
                 self.is_durable() && self.attached.is_none() && self.reader.mode == Mode::Behind && !self.reader.found
             }
         }
+    }
+
+    /// Whether a session that has a connection has come to where it would read on in the log.
+    fn wants_backlog(&self) -> bool {
+        self.kind != Kind::Immediate
+            && self.ready().is_some()
+            && self.resend.is_empty()
+            && self.reader.mode == Mode::Behind
+            && self.reader.queue.is_empty()
+            && self.reserved.is_empty()
+            && !self.snapshots.is_active()
     }
 
     /// Position of the message that must be sent again next, when the log has it.
@@ -187,7 +199,10 @@ impl Session {
 
     /// Gives up what belonged to the connection only. The entries of the in-flight table stay.
     pub(super) fn forget_connection(&mut self, fanned: CommitNumber, work: &mut Work) {
-        self.attached = None;
+        if let Some(attached) = self.attached.take() {
+            self.resends.forget_connection(attached.id);
+        }
+        self.bound.close();
         self.reserved.clear();
         self.reserved_durable = 0;
         self.resend.clear();

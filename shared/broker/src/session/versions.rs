@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use fellbeck_core::{CommitNumber, Filter, QoS, Record, ShareName};
 
+use super::edge::is_kept_back;
+
 /// Subscribe options that matter for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Options {
@@ -178,7 +180,9 @@ impl Subscriptions {
             if !in_force || !version.filter.matches(record.topic) {
                 continue;
             }
-            if version.options.no_local && is_local(record, client_id) {
+            let is_left_out = (version.options.no_local && is_local(record, client_id))
+                || is_kept_back(record, client_id, version.options.id);
+            if is_left_out {
                 continue;
             }
             let best = matched.get_or_insert(Matched {
@@ -219,5 +223,5 @@ fn name_of(version: &SubscriptionVersion) -> (Option<ShareName>, Filter) {
 
 /// Published to this node by the same client: what No Local leaves out. [MQTT5-3.8.3-3]
 pub(super) fn is_local(record: &Record<'_>, client_id: &str) -> bool {
-    record.origin.is_none() && record.device == client_id
+    record.path.is_empty() && record.device == client_id
 }

@@ -17,6 +17,10 @@ use super::state::SessionKey;
 use super::subscription::{Subscribed, Unsubscribed};
 use crate::wire::ConnId;
 
+/// Submissions on their way beyond which one that nobody waits for is gathered, up to [`LAZY_BYTES`].
+const LAZY_MAX: u64 = 8;
+const LAZY_BYTES: usize = 64 << 10;
+
 /// A reader of the log, for the list of those who want to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReaderKey {
@@ -49,10 +53,18 @@ pub(super) enum Awaited {
         session: SessionKey,
         packet_id: u16,
     },
+    /// The bound of what may be sent is durable.
+    Bound {
+        session: SessionKey,
+    },
     /// What was published before these snapshots began is in the store.
     Snapshots {
         session: SessionKey,
         slots: Vec<u32>,
+    },
+    /// Messages that came down a link are durable.
+    Inflow {
+        number: u64,
     },
     /// Outbound QoS 2: that PUBREC was seen is durable.
     PubRel {
@@ -91,6 +103,10 @@ pub(super) struct Work {
     pub(super) cursors_now: Vec<ReaderKey>,
     /// Readers whose cursor moved; stored at the next flush.
     pub(super) cursors_later: Vec<ReaderKey>,
+    /// Sessions whose table of open messages must be in the commit under construction.
+    pub(super) resends_now: Vec<SessionKey>,
+    /// Sessions whose table names more than it needs to; stored at the next flush.
+    pub(super) resends_later: Vec<SessionKey>,
     pub(super) reads: VecDeque<ReaderKey>,
     pub(super) scans: VecDeque<SessionKey>,
     /// Deliveries of shared groups that members gave up; the groups are told when the call ends.
@@ -115,6 +131,8 @@ impl Work {
             waiting: VecDeque::new(),
             cursors_now: Vec::new(),
             cursors_later: Vec::new(),
+            resends_now: Vec::new(),
+            resends_later: Vec::new(),
             reads: VecDeque::new(),
             scans: VecDeque::new(),
             lost_by_group: Vec::new(),
@@ -122,6 +140,7 @@ impl Work {
         }
     }
 
+    /// Adds a record to the commit under construction. Whoever waits for it asks for that commit.
     pub(super) fn append(&mut self, track: TrackId, record: &Record<'_>) {
         let index = *self.append_at.entry(track).or_insert_with(|| {
             self.appends.push((track, RecordBlockBuilder::default()));
@@ -131,7 +150,6 @@ impl Work {
         let before = builder.byte_len();
         builder.push(record);
         self.bytes += builder.byte_len() - before;
-        self.urgent = true;
     }
 
     pub(super) fn put(&mut self, space: Space, key: Bytes, value: Bytes) {
@@ -212,6 +230,11 @@ impl Work {
             && self.given_back.is_empty()
             && self.changes.is_empty()
             && self.floor.is_none()
+    }
+
+    /// Nobody waits for what there is, and enough of the kind is on its way: it is gathered, so that it stops nobody from reading.
+    pub(super) fn may_wait(&self) -> bool {
+        !self.urgent && self.outstanding() >= LAZY_MAX && self.bytes < LAZY_BYTES
     }
 
     pub(super) fn take(&mut self) -> Commit {

@@ -1,6 +1,6 @@
 //! Messages through the broker: QoS 0, 1 and 2, both versions, properties, aliases, retained.
 
-use crate::client::{Client, ack, publish, publish_with, subscribe};
+use crate::client::{Client, ack, frame, publish, publish_with, subscribe, text};
 use crate::node::Node;
 
 #[test]
@@ -267,4 +267,49 @@ fn packets_are_handled_in_order_however_the_stream_is_cut() {
         }
         assert!(messages == expected, "round {round}");
     }
+}
+
+/// A client that says all at once and leaves without waiting for an answer.
+#[test]
+fn who_publishes_and_leaves_before_connack_is_heard_to_the_end() {
+    let node = Node::start();
+    let mut subscriber = Client::clean(node.addr(), 5, "sub");
+    subscriber.subscribe("#", 1);
+    for version in [4, 5] {
+        for (round, goodbye) in [(1, true), (2, false)] {
+            // With a will: "gone" to "will".
+            let mut body = Vec::new();
+            text(&mut body, "MQTT");
+            body.extend_from_slice(&[version, 0x06, 0, 60]);
+            body.extend_from_slice(if version == 5 { &[0] } else { &[] });
+            text(&mut body, "hasty");
+            body.extend_from_slice(if version == 5 { &[0] } else { &[] });
+            text(&mut body, "will");
+            text(&mut body, "gone");
+            let mut all = frame(0x10, &body);
+            all.extend(publish(version, 0x00, "zero", 0, &[round]));
+            all.extend(publish(version, 0x02, "one", 7, &[round]));
+            if goodbye {
+                all.extend([0xE0, 0]);
+            }
+            let mut hasty = Client::open(node.addr());
+            hasty.send(&all);
+            drop(hasty);
+            let mut came: Vec<_> = (0..2).map(|_| subscriber.publish()).collect();
+            came.sort_by(|a, b| a.topic.cmp(&b.topic));
+            let came: Vec<_> = came
+                .iter()
+                .map(|publish| (publish.topic.as_str(), publish.payload[0]))
+                .collect();
+            assert_eq!(came, [("one", round), ("zero", round)], "version {version}");
+            if !goodbye {
+                let will = subscriber.publish();
+                assert_eq!((will.topic.as_str(), &will.payload[..]), ("will", &b"gone"[..]));
+            }
+        }
+    }
+    // No will after DISCONNECT 0x00.
+    subscriber.send(&publish(5, 0x00, "last", 0, b"x"));
+    assert_eq!(subscriber.publish().topic, "last");
+    node.stop();
 }

@@ -349,3 +349,79 @@ fn a_reader_that_stands_still_is_closed_in_the_end() {
     publisher.expect_nothing();
     drop(still);
 }
+
+fn is_closed_soon(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    matches!(stream.read(&mut [0]), Ok(0)) || stream.take_error().is_ok_and(|error| error.is_some())
+}
+
+#[test]
+fn handshakes_beyond_the_bound_are_refused_and_others_are_served() {
+    let ca = Ca::new();
+    let node = start_with(server_tls(&ca, None), |config| MqttServerConfig {
+        handshakes_max: 2,
+        first_packet_timeout: Duration::from_secs(60),
+        ..config
+    });
+    let silent: Vec<_> = (0..2).map(|_| tcp(addr(&node, Transport::Tls))).collect();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Which of them the listener looks at first is not given.
+    while !is_closed_soon(&mut tcp(addr(&node, Transport::Wss))) {
+        assert!(Instant::now() < deadline, "a third handshake is not refused");
+    }
+    drop(Client::clean(node.addr(), 4, "plain"));
+    drop(silent);
+    let config = client_tls(&ca, &[&version::TLS13], None);
+    loop {
+        let mut stream = dial(addr(&node, Transport::Tls), &config);
+        let written = stream.write_all(&crate::client::connect(4, "late", 2, 60, &[]));
+        if written.is_ok() && stream.read_exact(&mut [0; 4]).is_ok() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody is let in any more");
+    }
+    node.stop();
+}
+
+/// What `rustls` keeps of a message that is not whole counts like half a packet.
+#[test]
+fn half_handshakes_hold_no_more_than_the_budget_for_packets() {
+    let ca = Ca::new();
+    let node = start_with(server_tls(&ca, None), |config| MqttServerConfig {
+        packet_max: 64 << 10,
+        partial_bytes_max: 256 << 10,
+        first_packet_timeout: Duration::from_secs(60),
+        ..config
+    });
+    // A ClientHello of 60,000 bytes, of which 48,000 come.
+    let mut hello = vec![1, 0, 0xEA, 0x60, 3, 3];
+    hello.resize(48_000, 0);
+    let records: Vec<u8> = hello
+        .chunks(16_000)
+        .flat_map(|part| {
+            let [high, low] = (part.len() as u16).to_be_bytes();
+            [&[0x16, 3, 1, high, low], part].concat()
+        })
+        .collect();
+    let mut halves = Vec::new();
+    for _ in 0..10 {
+        let mut half = tcp(addr(&node, Transport::Tls));
+        half.write_all(&records).unwrap();
+        half.set_nonblocking(true).unwrap();
+        halves.push(half);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let closed = |halves: &mut Vec<TcpStream>| {
+        let is_open = |half: &mut TcpStream| matches!(half.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        halves
+            .iter_mut()
+            .filter_map(|half| (!is_open(half)).then_some(()))
+            .count()
+    };
+    while closed(&mut halves) < 4 {
+        assert!(Instant::now() < deadline, "480 kB are kept, 256 KiB are allowed");
+        std::thread::yield_now();
+    }
+    drop(Client::clean(node.addr(), 4, "plain"));
+    node.stop();
+}

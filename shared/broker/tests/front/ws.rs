@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fellbeck_broker::front::{MqttServerConfig, Transport};
 use fellbeck_broker::session::CoreLimits;
 
-use crate::client::{Client, ack, connect, publish, subscribe};
+use crate::client::{Client, ack, connect, frame as mqtt_frame, publish, subscribe, text};
 use crate::load::resident_bytes;
 use crate::node::{Node, config};
 use crate::ws_client::{BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, WsClient, frame};
@@ -394,6 +394,28 @@ fn topics_of_more_levels_than_allowed_are_refused() {
         "{refusal:02X?}"
     );
     client.expect_nothing();
+    node.stop();
+}
+
+/// As for PUBLISH: what could not be published is told at CONNECT.
+#[test]
+fn a_will_whose_topic_has_more_levels_than_allowed_is_refused_at_connect() {
+    let config = MqttServerConfig {
+        topic_levels_max: 3,
+        ..config()
+    };
+    let node = Node::start_with(config, CoreLimits::default());
+    for (topic, reason) in [("a/b/c", 0), ("a/b/c/d", 0x90)] {
+        let mut body = Vec::new();
+        text(&mut body, "MQTT");
+        body.extend_from_slice(&[5, 0x06, 0, 60, 0]);
+        text(&mut body, "deep");
+        body.push(0);
+        text(&mut body, topic);
+        text(&mut body, "gone");
+        let (_client, ack) = Client::connect(node.addr(), 5, &mqtt_frame(0x10, &body));
+        assert_eq!(ack[3], reason, "{topic}: {ack:02X?}");
+    }
     node.stop();
 }
 

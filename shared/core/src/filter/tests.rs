@@ -158,3 +158,25 @@ fn share_names_are_taken_off_the_front_or_refused() {
         Err(FilterError::TooLong { size: long.len() })
     );
 }
+
+#[test]
+fn the_intersection_of_two_filters_is_the_narrower_of_each_level() {
+    for (one, other, common) in [
+        ("#", "cmd/#", Some("cmd/#")),
+        ("cmd/#", "cmd/+/reboot", Some("cmd/+/reboot")),
+        ("+/b", "a/+", Some("a/b")),
+        ("a/#", "a", Some("a")),
+        ("a/#", "+", Some("a")),
+        ("+/#", "#", Some("+/#")),
+        ("a/b", "a/c", None),
+        ("a", "a/+", None),
+        ("#", "$SYS/#", None),
+        ("+/x", "$s/x", None),
+        ("$s/#", "$s/+", Some("$s/+")),
+        ("/", "+/+", Some("/")),
+    ] {
+        let common = common.map(filter);
+        assert_eq!(filter(one).intersection(&filter(other)), common, "{one} and {other}");
+        assert_eq!(filter(other).intersection(&filter(one)), common, "{other} and {one}");
+    }
+}

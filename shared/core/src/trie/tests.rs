@@ -167,6 +167,42 @@ proptest! {
         prop_assert_eq!((trie.len(), trie.nodes.len(), trie.literals.len()), (0, 1, 0));
     }
 
+    /// A topic matches the intersection exactly where it matches both.
+    #[test]
+    fn the_intersection_matches_what_both_match(
+        one in arb_filter(),
+        other in arb_filter(),
+        topics in prop::collection::vec(arb_topic(), 1..20),
+    ) {
+        let common = filter(&one).intersection(&filter(&other));
+        for topic in &topics {
+            let both = filter(&one).matches(topic) && filter(&other).matches(topic);
+            let hit = common.as_ref().is_some_and(|common| common.matches(topic));
+            prop_assert_eq!(hit, both, "{} and {} on {}", one, other, topic);
+        }
+    }
+
+    /// The list of filters is that of the model, and the number of changes moves with it and with nothing else.
+    #[test]
+    fn filters_are_listed_and_their_changes_counted(
+        steps in prop::collection::vec((any::<bool>(), arb_filter(), 0u32..3), 0..60),
+    ) {
+        let mut trie = Trie::new();
+        let listed = |trie: &Trie<u32>| trie.filters().collect::<std::collections::BTreeSet<_>>();
+        for (insert, text, value) in &steps {
+            let (before, changes) = (listed(&trie), trie.changes());
+            if *insert {
+                trie.insert(&filter(text), *value);
+            } else {
+                trie.remove(&filter(text), value);
+            }
+            let after = listed(&trie);
+            prop_assert_eq!(after.contains(text), !trie.get(&filter(text)).is_empty());
+            prop_assert_eq!(before != after, changes != trie.changes());
+            prop_assert_eq!(trie.filters().count(), after.len(), "each once");
+        }
+    }
+
     /// Any text at all is parsed or refused, and what is accepted prints as it came.
     #[test]
     fn parsing_never_panics_and_keeps_the_text(text in "[$share/+#a\u{0}ü]{0,12}|\\PC{0,30}") {

@@ -38,7 +38,7 @@ pub use registry::{EdgeEntry, EdgeRegistry, Refusal};
 pub use secret::Secret;
 pub(crate) use tls::ring_provider;
 pub use tls::{
-    CLOUD_NAME, JOIN_ALPN, LINK_ALPN, Side, cloud_server_config, edge_client_config, explain_crypto_error,
-    join_client_config,
+    CLOUD_NAME, JOIN_ALPN, LINK_ALPN, LINK_ALPN_DOWNLINK, Side, cloud_server_config, edge_client_config,
+    explain_crypto_error, join_client_config,
 };
 pub use token::{JoinToken, TOKEN_PREFIX, TokenError, TokenId};

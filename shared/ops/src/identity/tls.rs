@@ -2,7 +2,7 @@
 //!
 //! In: identities. Out: `rustls` configurations for the QUIC drivers.
 //! ONE server endpoint serves both ALPNs, so TLS itself cannot demand a certificate from everyone: client certificates
-//! are optional here, verified when shown, and **the driver refuses `fellbeck/1` without one** (`PeerError::None`).
+//! are optional here, verified when shown, and **the driver refuses a link without one** (`PeerError::None`).
 //! The cloud's certificate always names [`CLOUD_NAME`], whatever address was dialled: dial with that server name.
 //! 0-RTT stays off on both sides, since its data could be replayed.
 
@@ -29,6 +29,8 @@ use super::hot_certificate::HotCertificate;
 pub const CLOUD_NAME: &str = "fellbeck-cloud";
 /// ALPN of the link; needs a client certificate.
 pub const LINK_ALPN: &[u8] = b"fellbeck/1";
+/// ALPN of the link between nodes that both know the downlink; else as [`LINK_ALPN`].
+pub const LINK_ALPN_DOWNLINK: &[u8] = b"fellbeck/1.1";
 /// ALPN of the join; the client has no certificate yet.
 pub const JOIN_ALPN: &[u8] = b"fellbeck-join/1";
 /// Certificates of a chain that are compared with a fingerprint.
@@ -46,7 +48,7 @@ pub fn edge_client_config(keys: &EdgeKeys) -> Result<ClientConfig, IdentityError
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(&keys.ca)?)
         .with_client_auth_cert(vec![keys.certificate.clone()], keys.key.expose().clone_key())?;
-    config.alpn_protocols = vec![LINK_ALPN.to_vec()];
+    config.alpn_protocols = vec![LINK_ALPN_DOWNLINK.to_vec(), LINK_ALPN.to_vec()];
     Ok(config)
 }
 
@@ -73,7 +75,7 @@ pub fn cloud_server_config(cloud: &CloudIdentity, now: WallTime) -> Result<Serve
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificate));
-    config.alpn_protocols = vec![LINK_ALPN.to_vec(), JOIN_ALPN.to_vec()];
+    config.alpn_protocols = [LINK_ALPN_DOWNLINK, LINK_ALPN, JOIN_ALPN].map(<[u8]>::to_vec).to_vec();
     Ok(config)
 }
 

@@ -34,12 +34,21 @@ impl Writer {
         let config = &self.shared.config;
         let age_max = config.retention_age.map(|age| age / AGE_SHARE);
         let mut catalog = self.shared.catalog_mut();
+        let catalog = &mut *catalog;
         for slot in &mut self.active {
             let Some(active) = slot else { continue };
             let segment = catalog.segments.get_mut(&active.id);
             let segment = segment.ok_or(HaltError::Broken("an open segment is not in the catalog"))?;
             let old = age_max.is_some_and(|max| active.since.elapsed() >= max);
-            if segment.seal.bytes >= config.segment_bytes || old {
+            let edge_track = if config.layout == Layout::Edge {
+                segment.seal.spans.first()
+            } else {
+                None
+            };
+            let most = edge_track.map_or(config.segment_bytes, |span| {
+                catalog.tracks[span.track.0 as usize].segment_bytes(config.segment_bytes)
+            });
+            if segment.seal.bytes >= most || old {
                 segment.sealed = true;
                 self.unindexed.push(active.id);
                 *slot = None;
@@ -83,7 +92,7 @@ impl Writer {
     }
 
     /// Seals a segment out of its turn.
-    fn seal(&mut self, id: u64) {
+    pub(super) fn seal(&mut self, id: u64) {
         for slot in &mut self.active {
             if slot.as_ref().is_some_and(|active| active.id == id) {
                 if let Some(segment) = self.shared.catalog_mut().segments.get_mut(&id) {
@@ -142,22 +151,27 @@ impl Writer {
         }
         metrics::counter!("fellbeck_store_trimmed_segments_total").increment(trim.segments.len() as u64);
         for id in trim.segments {
-            let mut catalog = self.shared.catalog_mut();
-            let Some(segment) = catalog.remove(id) else { continue };
-            for span in &segment.seal.spans {
-                let pruned = catalog.prune_gaps(span.track);
-                self.obsolete
-                    .extend(pruned.into_iter().map(|first| index::gap(span.track, first)));
-            }
-            drop(catalog);
-            self.memory.forget(id);
-            self.obsolete.push(index::sealed(id));
-            if let Err(refused) = self.jobs.try_send(Job(segment.keyspace)) {
-                let (TrySendError::Full(Job(keyspace)) | TrySendError::Disconnected(Job(keyspace))) = refused;
-                janitor::delete(&self.engine, keyspace);
-            }
+            self.remove(id);
         }
         self.shared.weigh();
+    }
+
+    /// Forgets a segment and has its files deleted. Why it may go is durable.
+    pub(super) fn remove(&mut self, id: u64) {
+        let mut catalog = self.shared.catalog_mut();
+        let Some(segment) = catalog.remove(id) else { return };
+        for span in &segment.seal.spans {
+            let pruned = catalog.prune_gaps(span.track);
+            self.obsolete
+                .extend(pruned.into_iter().map(|first| index::gap(span.track, first)));
+        }
+        drop(catalog);
+        self.memory.forget(id);
+        self.obsolete.push(index::sealed(id));
+        if let Err(refused) = self.jobs.try_send(Job(segment.keyspace)) {
+            let (TrySendError::Full(Job(keyspace)) | TrySendError::Disconnected(Job(keyspace))) = refused;
+            janitor::delete(&self.engine, keyspace);
+        }
     }
 
     /// The edge gives up its grace window when the quota presses; the cloud has nothing to give up early.

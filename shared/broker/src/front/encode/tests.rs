@@ -35,6 +35,7 @@ fn delivery<'a>(payload: &'a [u8], properties: &'a [u8], ids: &'a [u32]) -> Deli
         },
         expiry_secs: Some(9),
         subscription_ids: ids,
+        position: None,
     }
 }
 

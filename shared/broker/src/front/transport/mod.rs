@@ -19,6 +19,7 @@ use std::sync::Arc;
 use ntex::io::{Filter, Io, IoBoxed};
 use rustls::ServerConfig;
 
+use crate::front::arrival::Arrival;
 pub(super) use listeners::Listening;
 pub use listeners::Transport;
 pub(super) use rate::AcceptRate;
@@ -30,15 +31,23 @@ pub(super) struct Layers {
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// Largest WebSocket frame, in bytes.
     pub(super) frame_max: u64,
+    /// Origins whose pages may open a WebSocket; empty: any.
+    pub(super) ws_origins: Vec<String>,
 }
 
 /// Puts the layers of `transport` on a socket. An error is the reason, and the client has been told.
-pub(super) async fn open(io: Io, transport: Transport, layers: &Layers) -> Result<IoBoxed, &'static str> {
+/// What a TLS handshake makes us keep is charged to `arrival`.
+pub(super) async fn open(
+    io: Io,
+    transport: Transport,
+    layers: &Layers,
+    arrival: &Arrival,
+) -> Result<IoBoxed, &'static str> {
     match (transport, &layers.tls) {
         (Transport::Tcp, _) => Ok(io.into()),
         (Transport::Ws, _) => websocket(io, layers).await,
-        (Transport::Tls, Some(config)) => Ok(tls::accept(io, config.clone()).await?.into()),
-        (Transport::Wss, Some(config)) => websocket(tls::accept(io, config.clone()).await?, layers).await,
+        (Transport::Tls, Some(config)) => Ok(tls::accept(io, config.clone(), arrival).await?.into()),
+        (Transport::Wss, Some(config)) => websocket(tls::accept(io, config.clone(), arrival).await?, layers).await,
         // A TLS listener does not start without a certificate.
         (Transport::Tls | Transport::Wss, None) => Err("tls_error"),
     }
@@ -46,6 +55,6 @@ pub(super) async fn open(io: Io, transport: Transport, layers: &Layers) -> Resul
 
 async fn websocket<F: Filter>(io: Io<F>, layers: &Layers) -> Result<IoBoxed, &'static str> {
     let io = IoBoxed::from(io);
-    upgrade::answer(&io).await?;
+    upgrade::answer(&io, &layers.ws_origins).await?;
     Ok(ws::add(io, layers.frame_max))
 }

@@ -16,6 +16,7 @@ use ntex::util::BytesMut;
 use rustls::{Error, ServerConfig, ServerConnection};
 
 use super::fruitless::Fruitless;
+use crate::front::arrival::Arrival;
 use crate::front::linger::{WriteHalf, linger_and_close, throw_away};
 
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Tls {
     failure: Cell<Option<&'static str>>,
     /// The handshake is done, and nobody waits for it any more.
     is_open: Cell<bool>,
+    /// Bytes of the handshake that have come.
+    taken: Cell<usize>,
     /// Bytes that came after the failure and were thrown away.
     thrown: Rc<Cell<usize>>,
     /// Reads that gave no data.
@@ -32,12 +35,19 @@ pub(super) struct Tls {
 }
 
 /// Puts the layer on a socket and returns when the handshake is done.
-pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> Result<Io<Layer<Tls, F>>, &'static str> {
+///
+/// What has come of the handshake is charged to `arrival`: `rustls` keeps a message, of 64 KiB at most, until it is whole.
+pub(super) async fn accept<F: Filter>(
+    io: Io<F>,
+    config: Arc<ServerConfig>,
+    arrival: &Arrival,
+) -> Result<Io<Layer<Tls, F>>, &'static str> {
     let session = ServerConnection::new(config).map_err(|_| "tls_error")?;
     let io = io.add_filter(Tls {
         session: RefCell::new(session),
         failure: Cell::new(None),
         is_open: Cell::new(false),
+        taken: Cell::new(0),
         thrown: Rc::default(),
         fruitless: Fruitless::new(),
     });
@@ -52,11 +62,13 @@ pub(super) async fn accept<F: Filter>(io: Io<F>, config: Arc<ServerConfig>) -> R
         flushed.map_err(|_| "tls_closed")?;
         if !io.filter().session.borrow().is_handshaking() {
             io.filter().is_open.set(true);
+            arrival.holds(0);
             return Ok(io);
         }
         if !matches!(io.read_notify().await, Ok(Some(()))) {
             return Err(io.filter().failure.get().unwrap_or("tls_closed"));
         }
+        arrival.holds(io.filter().taken.get());
     }
 }
 
@@ -127,6 +139,9 @@ impl FilterLayer for Tls {
                 return throw_away(&self.thrown, from, buf.io());
             }
             let had = to.len();
+            if !self.is_open.get() {
+                self.taken.set(self.taken.get() + from.len());
+            }
             match self.decrypt(from, to) {
                 Ok(false) if to.len() == had && self.is_open.get() && !self.fruitless.spend() => {
                     // Records that hold nothing: see `Fruitless`.

@@ -1,7 +1,7 @@
 //! The HTTP request with which a WebSocket begins (RFC 6455 section 4.2), and its answer.
 //!
 //! In: the first bytes of a connection, from anybody. Out: 101 with the sub-protocol `mqtt`, and a connection that is ready for
-//! frames; or 400, 426 or 431 with a line that says what is wrong, and the reason for the metric. At most 8 KiB and 64 header
+//! frames; or 400, 403, 426 or 431 with a line that says what is wrong, and the reason for the metric. At most 8 KiB and 64 header
 //! fields are looked at. Any path is served. Bytes behind the request stay in the buffer.
 
 use httparse::{Error as ParseError, Header, Request, Status};
@@ -77,9 +77,16 @@ const VERSION: Refusal = Refusal::upgrade("ws_version", "WebSocket version 13 is
 const KEY: Refusal = Refusal::bad("ws_header", "Sec-WebSocket-Key must be 16 bytes in base64");
 const SUBPROTOCOL: Refusal = Refusal::bad("ws_subprotocol", "of the sub-protocols, only mqtt is spoken here");
 
+/// A page of an origin that is not on the list.
+const ORIGIN: Refusal = Refusal {
+    reason: "ws_origin",
+    status: "403 Forbidden",
+    text: "pages of this origin may not connect",
+};
+
 /// Reads the request and answers it. An error is the reason, and the client has been told.
-pub(super) async fn answer(io: &IoBoxed) -> Result<(), &'static str> {
-    let opening = io.recv(&Requests).await;
+pub(super) async fn answer(io: &IoBoxed, origins: &[String]) -> Result<(), &'static str> {
+    let opening = io.recv(&Requests { origins }).await;
     match opening {
         Ok(Some(Opening::Accept(answer))) => io.encode_slice(answer.as_bytes()).map_err(|_| "ws_closed"),
         Ok(Some(Opening::Refuse(refusal))) => {
@@ -93,14 +100,16 @@ pub(super) async fn answer(io: &IoBoxed) -> Result<(), &'static str> {
     }
 }
 
-struct Requests;
+struct Requests<'a> {
+    origins: &'a [String],
+}
 
-impl Decoder for Requests {
+impl Decoder for Requests<'_> {
     type Item = Opening;
     type Error = std::convert::Infallible;
 
     fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Opening>, Self::Error> {
-        Ok(look(buffer).map(|(taken, opening)| {
+        Ok(look(buffer, self.origins).map(|(taken, opening)| {
             buffer.advance_to(taken);
             opening
         }))
@@ -108,13 +117,13 @@ impl Decoder for Requests {
 }
 
 /// The request at the front of `bytes` and its length; `None` while it is not whole.
-fn look(bytes: &[u8]) -> Option<(usize, Opening)> {
+fn look(bytes: &[u8], origins: &[String]) -> Option<(usize, Opening)> {
     let bounded = &bytes[..bytes.len().min(REQUEST_MAX)];
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = Request::new(&mut headers);
     let refuse = |refusal| Some((bytes.len(), Opening::Refuse(refusal)));
     match request.parse(bounded) {
-        Ok(Status::Complete(length)) => match check(&request) {
+        Ok(Status::Complete(length)) => match check(&request, origins) {
             Ok(answer) => Some((length, Opening::Accept(answer))),
             Err(refusal) => refuse(refusal),
         },
@@ -127,13 +136,13 @@ fn look(bytes: &[u8]) -> Option<(usize, Opening)> {
 
 /// What [`look`] found, for fuzz bodies: the bytes that were taken and the answer, or the answer of a refusal.
 pub(in crate::front) fn read(bytes: &[u8]) -> Option<Result<(usize, String), String>> {
-    look(bytes).map(|(taken, opening)| match opening {
+    look(bytes, &[]).map(|(taken, opening)| match opening {
         Opening::Accept(answer) => Ok((taken, answer)),
         Opening::Refuse(refusal) => Err(refusal.answer()),
     })
 }
 
-fn check(request: &Request<'_, '_>) -> Result<String, Refusal> {
+fn check(request: &Request<'_, '_>, origins: &[String]) -> Result<String, Refusal> {
     let headers = &*request.headers;
     if request.method != Some("GET") {
         return Err(METHOD);
@@ -143,6 +152,10 @@ fn check(request: &Request<'_, '_>) -> Result<String, Refusal> {
     }
     if values(headers, "Host").count() != 1 {
         return Err(NO_HOST);
+    }
+    let is_listed = |origin: &str| origins.iter().any(|listed| listed.eq_ignore_ascii_case(origin));
+    if !origins.is_empty() && !values(headers, "Origin").all(is_listed) {
+        return Err(ORIGIN);
     }
     let asks = tokens(headers, "Connection").any(|token| token.eq_ignore_ascii_case("upgrade"))
         && tokens(headers, "Upgrade").any(|token| token.eq_ignore_ascii_case("websocket"));
@@ -206,7 +219,7 @@ mod tests {
                         Sec-WebSocket-Protocol: chat, mqtt\r\n\r\n";
 
     fn refusal(request: &str) -> Refusal {
-        match look(request.as_bytes()) {
+        match look(request.as_bytes(), &[]) {
             Some((_, Opening::Refuse(refusal))) => refusal,
             other => panic!("{request}: {other:?}"),
         }
@@ -215,9 +228,9 @@ mod tests {
     #[test]
     fn a_request_is_answered_only_when_it_is_whole() {
         for cut in 0..GOOD.len() {
-            assert_eq!(look(&GOOD.as_bytes()[..cut]), None, "{cut}");
+            assert_eq!(look(&GOOD.as_bytes()[..cut], &[]), None, "{cut}");
         }
-        let Some((length, Opening::Accept(answer))) = look(format!("{GOOD}\u{82}rest").as_bytes()) else {
+        let Some((length, Opening::Accept(answer))) = look(format!("{GOOD}\u{82}rest").as_bytes(), &[]) else {
             panic!("refused");
         };
         assert_eq!(length, GOOD.len());
@@ -252,7 +265,7 @@ mod tests {
 
     #[test]
     fn subprotocols_of_old_clients_and_none_at_all_are_served() {
-        let answer = |request: String| match look(request.as_bytes()) {
+        let answer = |request: String| match look(request.as_bytes(), &[]) {
             Some((_, Opening::Accept(answer))) => answer,
             other => panic!("{other:?}"),
         };
@@ -271,9 +284,40 @@ mod tests {
             &GOOD[..GOOD.len() - 2],
             "X-Long: ".to_owned() + &"a".repeat(REQUEST_MAX)
         );
-        assert_eq!(look(&endless.as_bytes()[..REQUEST_MAX - 1]), None);
+        assert_eq!(look(&endless.as_bytes()[..REQUEST_MAX - 1], &[]), None);
         assert_eq!(refusal(&endless), TOO_LARGE);
         let crowd = format!("{}{}\r\n", &GOOD[..GOOD.len() - 2], "A: b\r\n".repeat(HEADERS_MAX));
         assert_eq!(refusal(&crowd), TOO_LARGE);
+    }
+
+    #[test]
+    fn a_page_of_an_origin_that_is_not_listed_is_refused_and_who_has_no_origin_is_served() {
+        let listed = ["https://plant.example".to_owned(), "http://127.0.0.1:8080".to_owned()];
+        let outcome = |lines: &str, origins: &[String]| {
+            let request = GOOD.replace("Host: broker\r\n", &format!("Host: broker\r\n{lines}"));
+            match look(request.as_bytes(), origins) {
+                Some((_, Opening::Refuse(refusal))) => Some(refusal),
+                Some((_, Opening::Accept(_))) => None,
+                None => panic!("not whole"),
+            }
+        };
+        assert_eq!(outcome("Origin: https://stranger.example\r\n", &[]), None);
+        assert_eq!(outcome("", &listed), None);
+        assert_eq!(outcome("Origin: https://PLANT.example\r\n", &listed), None);
+        for wrong in [
+            "https://plant.example.org",
+            "http://plant.example",
+            "null",
+            "",
+            "\u{fc}",
+        ] {
+            assert_eq!(
+                outcome(&format!("Origin: {wrong}\r\n"), &listed),
+                Some(ORIGIN),
+                "{wrong}"
+            );
+        }
+        let both = "Origin: https://plant.example\r\nOrigin: https://stranger.example\r\n";
+        assert_eq!(outcome(both, &listed), Some(ORIGIN));
     }
 }

@@ -49,6 +49,8 @@ fn broker(store: &Store) -> (Rc<Broker>, mpsc::Receiver<Committed>) {
         count: Arc::new(AtomicUsize::new(0)),
         node_name: "test".to_owned(),
         status: Box::new(|_| Vec::new()),
+        notices: super::super::inside::channel().2,
+        books: watch::Sender::new(Arc::default()),
     };
     let broker = Rc::new(Broker::new(config, parts));
     let connect = Connect {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use fellbeck_core::varint::{put_bytes, put_u64, take_bytes, take_u32, take_u64};
-use fellbeck_core::{CommitNumber, LogPosition, QoS};
+use fellbeck_core::{CommitNumber, DropReason, LogPosition, QoS};
 
 use super::fields::{put_ledger, put_position, take_byte, take_ledger, take_list, take_position, take_u16};
 use super::{DecodeError, VERSION, cursor_key, versioned};
@@ -58,9 +58,20 @@ pub(in crate::session) fn cursor(session: &Session, fanned: CommitNumber) -> (By
             .collect(),
         snapshots: session.snapshots.iter().map(stored_snapshot).collect(),
         unread: session.reader.unread,
-        ledger: session.reader.ledger.clone(),
+        ledger: stored_ledger(session),
     };
     (cursor_key(&session.client_id), stored.encode())
+}
+
+/// The books as they are after a kill: what no log holds is lost with the process.
+fn stored_ledger(session: &Session) -> ReaderLedger {
+    let mut ledger = session.reader.ledger.clone();
+    let in_memory = session
+        .in_flight
+        .iter()
+        .filter(|entry| matches!(entry.source, Source::Memory(_)));
+    ledger.drop_taken(DropReason::NotLogged, in_memory.count() as u64);
+    ledger
 }
 
 fn stored_snapshot(snapshot: &Snapshot) -> (u32, CommitNumber, Option<Bytes>) {
@@ -76,7 +87,7 @@ fn stored_entry(session: &Session, entry: &Entry) -> Option<StoredEntry> {
             StoredSource::Group(*slot, *position)
         }
         Source::Retained(topic, commit, slot, _) => StoredSource::Retained(topic.clone(), *commit, *slot),
-        Source::Memory(_) | Source::GroupMemory { .. } => return None,
+        Source::Memory(_) | Source::GroupMemory { .. } | Source::GivenUp => return None,
     };
     Some(StoredEntry {
         packet_id: entry.packet_id,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fellbeck_core::varint::{put_u64, take_u64};
-use fellbeck_core::{CommitNumber, LogPosition};
+use fellbeck_core::{CommitNumber, DropReason, LogPosition};
 
 use super::fields::{put_ledger, put_position, take_byte, take_ledger, take_list, take_position};
 use super::{DecodeError, VERSION, group_key, versioned};
@@ -31,9 +31,19 @@ pub(in crate::session) fn group(group: &Group, fanned: CommitNumber) -> (Bytes, 
         head: group.reader.head(fanned),
         outstanding: group.outstanding.union(&group.returned).copied().collect(),
         unread: group.reader.unread,
-        ledger: group.reader.ledger.clone(),
+        ledger: stored_ledger(group),
     };
     (group_key(&group.share, &group.filter), stored.encode())
+}
+
+/// The books as they are after a kill: what came back counts as taken up again, like all that is outstanding; what no log holds
+/// is lost with the process.
+fn stored_ledger(group: &Group) -> ReaderLedger {
+    let mut ledger = group.reader.ledger.clone();
+    let in_memory = ledger.in_flight().saturating_sub(group.outstanding.len() as u64);
+    ledger.drop_taken(DropReason::NotLogged, in_memory);
+    ledger.matched += group.returned.difference(&group.outstanding).count() as u64;
+    ledger
 }
 
 const GROUP_SINCE: u8 = 2;

@@ -7,6 +7,7 @@
 mod cursor;
 mod fields;
 mod group;
+mod resends;
 mod session;
 mod subscription;
 
@@ -16,6 +17,7 @@ use fellbeck_core::{CommitNumber, Filter, ShareName};
 
 pub(super) use cursor::{StoredCursor, StoredEntry, StoredSource, cursor};
 pub(super) use group::{StoredGroup, group};
+pub(super) use resends::{decode_resends, resends};
 pub(super) use session::{StoredSession, session};
 pub(super) use subscription::{decode_subscription, subscription};
 
@@ -28,6 +30,8 @@ const ENDED: u8 = b'E';
 const RECEIVED: u8 = b'Q';
 const GROUP: u8 = b'G';
 const MARK: u8 = b'L';
+const RESENDS: u8 = b'D';
+const BOUND: u8 = b'B';
 
 /// Bytes that are not a value of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub(super) enum StoredKey<'a> {
     Ended(&'a str, u32),
     Received(&'a str, u16),
     Group(&'a str, &'a str),
+    Resends(&'a str),
+    Bound(&'a str),
     Mark,
 }
 
@@ -59,6 +65,8 @@ pub(super) fn parse_key(key: &[u8]) -> Option<StoredKey<'_>> {
     Some(match kind {
         SESSION => StoredKey::Session(text(rest)?),
         CURSOR => StoredKey::Cursor(text(rest)?),
+        RESENDS => StoredKey::Resends(text(rest)?),
+        BOUND => StoredKey::Bound(text(rest)?),
         SUBSCRIPTION | ENDED => {
             let (end, tail) = named(rest)?;
             let (client, slot) = (text(&rest[..end])?, u32::from_be_bytes(rest[tail..].try_into().ok()?));
@@ -99,6 +107,10 @@ pub(super) fn cursor_key(client_id: &str) -> Bytes {
     key(CURSOR, &[client_id.as_bytes()])
 }
 
+pub(super) fn bound_key(client_id: &str) -> Bytes {
+    key(BOUND, &[client_id.as_bytes()])
+}
+
 pub(super) fn subscription_key(client_id: &str, slot: u32) -> Bytes {
     key(SUBSCRIPTION, &[client_id.as_bytes(), &slot.to_be_bytes()])
 }
@@ -119,14 +131,23 @@ pub(super) fn received(client_id: &str, packet_id: u16) -> (Bytes, Bytes) {
     (key, Bytes::from_static(&[VERSION]))
 }
 
-/// Key and value of the level mark.
-pub(super) fn mark(commit: CommitNumber) -> (Bytes, Bytes) {
-    let mut out = vec![VERSION];
-    put_u64(&mut out, commit.0);
-    (key(MARK, &[]), out.into())
+pub(super) fn resends_key(client_id: &str) -> Bytes {
+    key(RESENDS, &[client_id.as_bytes()])
 }
 
-pub(super) fn decode_mark(value: &[u8]) -> Result<CommitNumber, DecodeError> {
+/// Key and value of the level mark.
+pub(super) fn mark(mark: CommitNumber) -> (Bytes, Bytes) {
+    (key(MARK, &[]), commit(mark))
+}
+
+/// A value that is a commit: the level mark, or the bound of what a session may have been sent.
+pub(super) fn commit(commit: CommitNumber) -> Bytes {
+    let mut out = vec![VERSION];
+    put_u64(&mut out, commit.0);
+    out.into()
+}
+
+pub(super) fn decode_commit(value: &[u8]) -> Result<CommitNumber, DecodeError> {
     let mut input = versioned(value)?;
     let mark = take_u64(&mut input).map(CommitNumber);
     mark.filter(|_| input.is_empty()).ok_or(DecodeError::Damaged)

@@ -292,6 +292,11 @@ fn expiry_counts_down_and_expired_messages_are_not_delivered() {
         .collect();
     assert_eq!(got, [("2".to_owned(), Some(70)), ("3".to_owned(), None)]);
     assert_eq!(world.status("reader").ledger.expired, 1);
+    let dropped = world.core.totals().dropped;
+    assert!(
+        dropped.contains(&(fellbeck_core::DropReason::Expired, 1)),
+        "{dropped:?}"
+    );
     world.assert_books_balance("reader");
 }
 

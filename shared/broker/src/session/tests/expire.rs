@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use fellbeck_core::ClockQuality;
+use fellbeck_core::{ClockQuality, WallTime};
 use fellbeck_store::commit::Space;
 
 use super::harness::*;
 
 fn away(expiry_secs: u32) -> World {
+    away_by(expiry_secs, ClockQuality::Synced)
+}
+
+fn away_by(expiry_secs: u32, clock: ClockQuality) -> World {
     let mut world = World::new(edge());
+    world.now.clock = clock;
     let mut client = persistent("p");
     client.session_expiry_secs = expiry_secs;
     let (conn, _) = world.join(client);
@@ -56,6 +61,32 @@ fn expiry_goes_on_across_a_restart_when_the_clock_is_known() {
         world.pass(Duration::from_secs(40));
         assert_eq!(world.core.session_count(), left);
         world.pass(Duration::from_secs(60));
+        assert_eq!(world.core.session_count(), 0);
+    }
+}
+
+/// A gateway without a battery clock was in 1970 before its power went, and is in this century behind it: its sessions used to be forgotten.
+#[test]
+fn a_free_running_clock_tells_nothing_of_the_time_before_the_machine_was_started() {
+    let (unsynced, synced) = (ClockQuality::Unsynced, ClockQuality::Synced);
+    for (before, after, rebooted, left) in [
+        (unsynced, unsynced, true, 1),
+        (unsynced, synced, true, 1),
+        (synced, unsynced, true, 1),
+        (synced, synced, true, 0),
+        (unsynced, unsynced, false, 0),
+        (unsynced, synced, false, 0),
+    ] {
+        let mut world = away_by(100, before);
+        world.now.wall.0 += 1_000_000;
+        world.now.clock = after;
+        if rebooted {
+            world.config.limits.clock_runs_since = WallTime(world.now.wall.0 - 5000);
+        }
+        world.crash();
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.core.session_count(), left, "{before:?} {after:?} {rebooted}");
+        world.pass(Duration::from_secs(100));
         assert_eq!(world.core.session_count(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fellbeck_core::{ClockQuality, QoS, Tick, TrackId, WallTime};
+use fellbeck_core::{ClockQuality, LogPosition, QoS, Tick, TrackId, WallTime};
 use fellbeck_store::commit::Space;
 
 use super::super::{Core, CoreConfig, CoreLimits, Mode, Now, Outcome, Pressure, Route, SessionStatus};
@@ -45,6 +45,10 @@ pub(super) struct Tape {
     pub(super) backlogged: BTreeSet<ConnId>,
     /// Payloads above this are not sent.
     pub(super) payload_max: Option<usize>,
+    /// Inflows that were taken, in order.
+    pub(super) inflows: Vec<u64>,
+    /// Position of every PUBLISH, in order.
+    pub(super) positions: Vec<Option<LogPosition>>,
 }
 
 impl Wire for Tape {
@@ -62,6 +66,7 @@ impl Wire for Tape {
                 if self.payload_max.is_some_and(|max| delivery.record.payload.len() > max) {
                     return false;
                 }
+                self.positions.push(delivery.position);
                 Out::Publish(Got {
                     packet_id: delivery.packet_id,
                     dup: delivery.dup,
@@ -90,6 +95,10 @@ impl Wire for Tape {
 
     fn close(&mut self, to: ConnId, why: Close) {
         self.sent.push((to, Out::Closed(why.reason)));
+    }
+
+    fn inflow_taken(&mut self, number: u64) {
+        self.inflows.push(number);
     }
 }
 
@@ -133,6 +142,8 @@ pub(super) struct World {
     pub(super) tape: Tape,
     pub(super) now: Now,
     pub(super) pressure: Pressure,
+    /// The stored state was not written by a core: its books may say anything.
+    pub(super) forged: bool,
     /// Publishes that the core asked to hold, as the front keeps them.
     held: Vec<(ConnId, Send)>,
     last_conn: u64,
@@ -153,6 +164,7 @@ impl World {
                 clock: ClockQuality::Synced,
             },
             pressure: Pressure::Normal,
+            forged: false,
             held: Vec::new(),
             last_conn: 0,
             last_packet_id: 0,
@@ -173,6 +185,7 @@ impl World {
         self.tape.backlogged.clear();
         self.held.clear();
         self.restore();
+        self.assert_all_books_close();
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -236,6 +249,7 @@ impl World {
             busy |= self.look_up();
             if !busy {
                 self.deliver();
+                self.assert_all_books_close();
                 return;
             }
         }
@@ -437,6 +451,13 @@ impl World {
             .collect()
     }
 
+    /// Takes `wanted` off what was sent to `conn`. False when it was not sent.
+    pub(super) fn release(&mut self, conn: ConnId, wanted: &Out) -> bool {
+        let sent = &mut self.tape.sent;
+        let at = sent.iter().position(|(to, out)| *to == conn && out == wanted);
+        at.map(|at| sent.remove(at)).is_some()
+    }
+
     /// The payloads of [`World::messages`].
     pub(super) fn payloads(&mut self, conn: ConnId) -> Vec<String> {
         self.messages(conn).into_iter().map(|got| got.payload).collect()
@@ -481,6 +502,13 @@ impl World {
             status.in_flight as u64,
             "{client}: {status:?}"
         );
+    }
+
+    /// P9, of every durable session and group. In-flight messages are counted from the tables.
+    fn assert_all_books_close(&self) {
+        let books = self.core.books();
+        let open = books.listed.iter().filter(|book| book.ledger.is_open(book.in_flight));
+        assert!(books.open == 0 || self.forged, "{:?}", open.collect::<Vec<_>>());
     }
 
     pub(super) fn stored(&self, space: Space) -> BTreeMap<String, Vec<u8>> {

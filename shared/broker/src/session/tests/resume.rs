@@ -335,6 +335,89 @@ fn a_reader_that_retention_has_overtaken_counts_what_is_gone_and_goes_on() {
     world.assert_books_balance("reader");
 }
 
+/// A message at QoS 2 that was sent and cannot be sent again: its client may hold the packet ID, and would take the message that gets it
+/// in the next round for a repetition. So the ID is released.
+#[test]
+fn a_packet_id_of_a_message_that_is_given_up_is_released_before_it_is_free() {
+    let (mut world, first) = reader_with_messages(edge(), 2, 1);
+    let id = first[0].packet_id.unwrap();
+    world.pass(Duration::from_secs(2));
+    world.settle();
+    world.store.trimmed_below = CommitNumber(u64::MAX);
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
+    let ledger = world.status("reader").ledger;
+    assert_eq!((ledger.dropped_for(DropReason::Trimmed), ledger.acked), (1, 0));
+    world.assert_books_balance("reader");
+    // PUBREL is lost: it comes again, and the message is counted once.
+    world.cut(reader);
+    let (reader, _) = world.join(persistent("reader"));
+    assert_eq!(world.take(reader), [Out::PubRel(id, 0)]);
+    world.pubcomp(reader, id);
+    world.settle();
+    let ledger = world.status("reader").ledger;
+    assert_eq!((ledger.dropped_for(DropReason::Trimmed), ledger.acked), (1, 0));
+    assert_eq!(world.status("reader").in_flight, 0);
+    world.assert_books_balance("reader");
+}
+
+/// Seen on an overloaded machine: a reader at QoS 2 was thousands of messages behind while its publishers went on. It was slow, not
+/// stuck: each message costs it two commits, so with a window of 20 it takes 10 per commit while 32 more are published in each.
+#[test]
+fn a_qos2_reader_that_is_far_behind_goes_on_with_every_commit_and_gets_everything_once() {
+    let mut world = World::new(edge());
+    let mut client = persistent("reader");
+    client.receive_maximum = 20;
+    let (reader, _) = world.join(client);
+    world.subscribe(reader, "log/#", 2);
+    let (publisher, _) = world.join(connect("publisher"));
+    let (mut published, mut got) = (0, Vec::new());
+    let mut silent = 0;
+    while got.len() < published || published < 6_400 {
+        if published < 6_400 {
+            for _ in 0..32 {
+                world.publish(publisher, "log/a", &published.to_string(), 2);
+                published += 1;
+            }
+        }
+        world.submit();
+        world.store.commit(1);
+        world.deliver();
+        while world.look_up() {}
+        let before = got.len();
+        let mut released = false;
+        for out in world.take(publisher) {
+            if let Out::PubRec(id, 0) = out {
+                world.pubrel(publisher, id);
+            }
+        }
+        for out in world.take(reader) {
+            match out {
+                Out::Publish(message) => {
+                    got.push(message.payload);
+                    match (message.qos, message.packet_id.unwrap()) {
+                        (2, id) => world.pubrec(reader, id),
+                        (_, id) => world.puback(reader, id),
+                    }
+                }
+                Out::PubRel(id, _) => {
+                    released = true;
+                    world.pubcomp(reader, id);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        silent = if got.len() > before || released { 0 } else { silent + 1 };
+        assert!(
+            silent < 4,
+            "nothing came for {silent} commits, {} of {published} are there",
+            got.len()
+        );
+    }
+    let expected: Vec<_> = (0..published).map(|n| n.to_string()).collect();
+    assert_eq!(got, expected);
+}
+
 #[test]
 fn a_read_that_fails_is_tried_again() {
     let (mut world, _) = reader_with_messages(edge(), 1, 1);

@@ -89,6 +89,8 @@ pub(super) struct Unacked {
     pub(super) is_looked_up: bool,
     /// QoS 2: PUBREC was received.
     pub(super) is_received: bool,
+    /// QoS 2: the message is gone, and its packet ID is being released. Only the running process knows.
+    pub(super) is_given_up: bool,
 }
 
 #[derive(Debug, Default)]
@@ -267,6 +269,7 @@ impl Standard {
             self.disconnect(who, End::WithWill, None);
         }
         for session in self.sessions.values_mut() {
+            session.unacked.retain(|entry| !entry.is_given_up);
             for entry in session.unacked.iter_mut().filter(|entry| entry.is_retained) {
                 entry.is_looked_up = true;
             }

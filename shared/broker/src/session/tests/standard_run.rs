@@ -431,14 +431,16 @@ impl Run {
         let Some(conn) = self.connected(who) else {
             return;
         };
-        let mut sent = Vec::new();
+        let (mut sent, mut given_up) = (Vec::new(), Vec::new());
         for out in self.world.take(conn) {
             match out {
                 Out::Publish(got) => sent.push(got),
                 Out::PubRel(id, 0) => {
                     // Those of which only PUBREC was noted follow after a commit; the standard asks for no order.
-                    let at = releases.iter().position(|due| *due == id);
-                    releases.remove(at.unwrap_or_else(|| panic!("PUBREL {id} is not due")));
+                    match releases.iter().position(|due| *due == id) {
+                        Some(at) => drop(releases.remove(at)),
+                        None => given_up.push(id),
+                    }
                     self.clients[who].owed.push(Owed::Comp(id));
                 }
                 other => panic!("{other:?} to {who}"),
@@ -462,8 +464,32 @@ impl Run {
             let (due, message, is_retained) = waiting.remove(index);
             self.took(who, &got, due, message, is_retained);
         }
+        self.given_up(who, &given_up, &waiting);
         waiting.retain(|(due, ..)| !due.is_optional);
         assert!(waiting.is_empty(), "{} was not sent {waiting:#?}", NAMES[who]);
+    }
+
+    /// A message at QoS 2 that was to come again and is gone: its packet ID is released, of each, and of nothing else.
+    fn given_up(&mut self, who: usize, ids: &[u16], missing: &[(Due, Message, bool)]) {
+        let mut gone = missing
+            .iter()
+            .filter(|(due, ..)| due.is_optional && due.dup && due.qos == 2);
+        for id in ids {
+            let (due, message, is_retained) = gone.next().unwrap_or_else(|| panic!("PUBREL {id} is not due"));
+            self.standard.sessions.get_mut(&who).unwrap().unacked.push(Unacked {
+                packet_id: *id,
+                message: message.clone(),
+                due: due.clone(),
+                is_retained: *is_retained,
+                is_looked_up: true,
+                is_received: true,
+                is_given_up: true,
+            });
+        }
+        assert!(
+            gone.next().is_none(),
+            "a packet ID of a message that is gone was not released"
+        );
     }
 
     fn took(&mut self, who: usize, got: &Got, due: Due, message: Message, is_retained: bool) {
@@ -482,6 +508,7 @@ impl Run {
             is_retained,
             is_looked_up: false,
             is_received: false,
+            is_given_up: false,
         });
         let owed = if got.qos == 1 {
             Owed::Ack(packet_id)

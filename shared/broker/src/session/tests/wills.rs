@@ -369,3 +369,65 @@ fn a_will_to_a_topic_of_the_node_is_refused() {
         }]
     );
 }
+
+/// After a restart, all wills of those who were connected may be due at one moment: they must not make one commit of any size.
+#[test]
+fn wills_that_are_due_at_one_moment_go_out_in_commits_of_bounded_size() {
+    let mut config = edge();
+    config.limits.commit_bytes_max = 4096;
+    config.limits.outstanding_max = 2;
+    let mut world = World::new(config);
+    let count = 200;
+    for n in 0..count {
+        let mut client = persistent(&format!("c{n}"));
+        client.will = Some(will("log/gone", &"x".repeat(100)));
+        world.join(client);
+    }
+    world.crash();
+    let mut commits = 0;
+    for _ in 0..10 * count {
+        world.pass(Duration::from_millis(1));
+        while let Some(commit) = world.core.take_commit() {
+            let bytes: usize = commit.appends.iter().map(|append| append.block.bytes().len()).sum();
+            assert!(bytes <= 4096 + 1024, "{bytes} bytes in one commit");
+            commits += usize::from(bytes > 0);
+            let ticket = world.store.submit(commit);
+            world.core.handle_submitted(ticket);
+        }
+        world.store.commit(1);
+        world.deliver();
+    }
+    assert!(commits > 3, "{commits}");
+    let sent: usize = world.store.log.iter().map(|block| block.record_count() as usize).sum();
+    assert_eq!(sent, count, "each will once");
+}
+
+/// [MQTT5-4.1.0-2]: also while so much is due that not all of it has been done.
+#[test]
+fn a_session_that_has_expired_is_not_resumed_while_other_timers_wait() {
+    let mut config = edge();
+    config.limits.commit_bytes_max = 256;
+    let mut world = World::new(config);
+    for n in 0..40 {
+        let mut client = persistent(&format!("c{n:02}"));
+        client.session_expiry_secs = 5;
+        client.will = Some(crate::wire::Will {
+            delay_secs: 5,
+            ..will("log/gone", &n.to_string())
+        });
+        let (conn, _) = world.join(client);
+        world.cut(conn);
+    }
+    world.settle();
+    world.now.tick = world.now.tick.after(Duration::from_secs(6));
+    world.now.wall.0 += 6000;
+    let (_, present) = world.join(persistent("c39"));
+    assert!(!present, "the session had expired");
+    world.pass(Duration::ZERO);
+    world.settle();
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(1));
+        world.settle();
+    }
+    assert_eq!(world.core.session_count(), 1);
+}

@@ -53,11 +53,31 @@ fn an_edge_connects_with_mutual_tls_and_the_cloud_knows_who_it_is() {
         cloud_server_config(&world.cloud, NOW).unwrap(),
     )
     .unwrap();
-    assert_eq!(client.alpn_protocol(), Some(LINK_ALPN));
-    assert_eq!(server.alpn_protocol(), Some(LINK_ALPN));
+    assert_eq!(client.alpn_protocol(), Some(LINK_ALPN_DOWNLINK));
+    assert_eq!(server.alpn_protocol(), Some(LINK_ALPN_DOWNLINK));
     assert_eq!(server.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
     let chain = server.peer_certificates().unwrap();
     assert_eq!(EdgeIdentity::from_chain(chain), Ok(keys.identity));
+}
+
+#[test]
+fn a_node_of_before_the_downlink_links_without_it() {
+    let world = World::new();
+    let keys = world.join("plant-3");
+    let old = |protocols: &mut Vec<Vec<u8>>| protocols.retain(|protocol| protocol != LINK_ALPN_DOWNLINK);
+    for (old_edge, old_cloud) in [(true, false), (false, true)] {
+        let mut edge = edge_client_config(&keys).unwrap();
+        let mut cloud = cloud_server_config(&world.cloud, NOW).unwrap();
+        if old_edge {
+            old(&mut edge.alpn_protocols);
+        }
+        if old_cloud {
+            old(&mut cloud.alpn_protocols);
+        }
+        let (client, server) = handshake(edge, cloud).unwrap();
+        assert_eq!(client.alpn_protocol(), Some(LINK_ALPN));
+        assert_eq!(server.alpn_protocol(), Some(LINK_ALPN));
+    }
 }
 
 #[test]
