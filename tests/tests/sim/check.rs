@@ -176,6 +176,11 @@ impl World {
                 continue;
             }
             seen.push(*message);
+            // What had expired for a session comes after all when a crash takes that back and the clock has jumped back too.
+            let publisher = &self.devices[usize::from(message.device)];
+            if publisher.sent[message.n as usize].expires {
+                continue;
+            }
             // A publisher's resend stands in the log again: what came is one of its records behind those before.
             let next = &mut next_at[*qos as usize];
             let place = due[*next..].iter().position(|due| due.message == *message);

@@ -65,7 +65,7 @@ impl Plan {
         let segment_records = dice.chance(70).then(|| dice.between(1..=6));
         Self {
             planted,
-            steps: dice.between(200..=1200),
+            steps: dice.between(600..=3600),
             lanes: dice.between(1..=2) as usize,
             partitions: dice.between(1..=3) as u32,
             edge_publishers: dice.between(1..=3) as usize,
@@ -82,7 +82,7 @@ impl Plan {
             grace_bytes: dice.pick(&[0, 0, 500, 2000]),
             pin_bytes: if dice.chance(15) { 400 } else { u64::MAX },
             tail_bytes: dice.pick(&[300, 2000, 1 << 20]),
-            fury: dice.pick(&[30, 100, 100, 200]),
+            fury: dice.pick(&[5, 10, 20, 40, 100]),
         }
     }
 }

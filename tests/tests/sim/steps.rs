@@ -36,7 +36,9 @@ impl World {
                 } else if self.devices[at].is_reader {
                     self.devices[at].pay();
                 } else {
-                    self.publish(at);
+                    for _ in 0..self.dice.between(1..=3) {
+                        self.publish(at);
+                    }
                 }
             }
             15..=34 => {
