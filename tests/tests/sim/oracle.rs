@@ -46,6 +46,8 @@ pub(crate) struct Lane {
     /// W as the edge has learned it, and as it stood in the cloud's marks last.
     learned: u64,
     durable: u64,
+    /// Highest W on flash before the cloud was put back to a copy. The edge may have heard of it and compare it with its log only now.
+    once: u64,
 }
 
 impl Lane {
@@ -100,6 +102,7 @@ impl Oracle {
             skipped: Vec::new(),
             learned: 0,
             durable: 0,
+            once: 0,
         };
         Self {
             lanes: lanes.into_iter().map(lane).collect(),
@@ -231,7 +234,7 @@ impl Oracle {
         );
         for seq in lane.learned + 1..=w.seq.0 {
             assert!(
-                lane.is_covered(seq),
+                seq <= lane.once || lane.is_covered(seq),
                 "I3: W of {} is {}, and the cloud lacks {seq}",
                 lane.name,
                 w.seq
@@ -294,6 +297,7 @@ impl Oracle {
         self.highest[1] = store.newest();
         for lane in &mut self.lanes {
             lane.cloud.clear();
+            lane.once = lane.once.max(lane.durable);
             lane.durable = 0;
         }
         for kept in store.log() {

@@ -1,5 +1,6 @@
 //! Devices of a world and their sockets: packets in both directions, and what a node has said compared with what is durable.
 
+use fellbeck_broker::session::Pressure;
 use fellbeck_broker::wire::ConnId;
 use fellbeck_core::QoS;
 
@@ -79,7 +80,7 @@ impl World {
                 );
                 self.seen.resends += u64::from(publish.dup);
                 if node.publish(conn, publish, now) {
-                    self.devices[at].sent[publish.message.n as usize].taken += 1;
+                    self.taken(side, vec![(conn, publish)]);
                 }
             }
             ToNode::Subscribe => {
@@ -185,9 +186,13 @@ impl World {
         }
     }
 
-    pub(crate) fn taken(&mut self, taken: Vec<(ConnId, Publish)>) {
+    /// The core of a node has stored these, or refused them: with a full store their device may never hear which.
+    pub(crate) fn taken(&mut self, side: Side, taken: Vec<(ConnId, Publish)>) {
+        let is_full = self.node(side).pressure == Pressure::Full;
         for (conn, publish) in taken {
-            self.devices[device_of(conn)].sent[publish.message.n as usize].taken += 1;
+            let sent = &mut self.devices[device_of(conn)].sent[publish.message.n as usize];
+            sent.taken += 1;
+            sent.was_refused |= is_full;
         }
     }
 }

@@ -131,7 +131,7 @@ impl World {
         let was_busy = node.follow_store(blocks_max, now);
         let taken = node.retry_held(now);
         // Before what they caused is looked at.
-        self.taken(taken);
+        self.taken(side, taken);
         self.look(side);
         was_busy
     }
