@@ -186,13 +186,13 @@ impl World {
         }
     }
 
-    /// The core of a node has stored these, or refused them: with a full store their device may never hear which.
+    /// The core of a node has stored these, or refused them: under pressure, and their device may never hear that.
     pub(crate) fn taken(&mut self, side: Side, taken: Vec<(ConnId, Publish)>) {
-        let is_full = self.node(side).pressure == Pressure::Full;
+        let is_pressed = self.node(side).pressure != Pressure::Normal;
         for (conn, publish) in taken {
             let sent = &mut self.devices[device_of(conn)].sent[publish.message.n as usize];
             sent.taken += 1;
-            sent.was_refused |= is_full;
+            sent.was_refused |= is_pressed;
         }
     }
 }
