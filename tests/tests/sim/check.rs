@@ -26,6 +26,17 @@ impl World {
             self.check_reader(device);
         }
         self.check_missing();
+        self.check_kept();
+    }
+
+    /// P1: what sessions have yet to read is not trimmed, unless they pin more than they may.
+    fn check_kept(&self) {
+        let is_excused = self.plan.pin_bytes != u64::MAX || self.oracle.damaged || self.oracle.edge_restored;
+        let skipped = self.edge.core.books().ledger.skipped;
+        assert!(
+            is_excused || skipped == 0,
+            "P1: {skipped} records were trimmed under the sessions of the edge"
+        );
     }
 
     /// P1, P3: what a node acknowledged it has.
