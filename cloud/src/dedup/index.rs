@@ -17,6 +17,8 @@ use super::device_id::{DeviceId, Identified, Scheme};
 use super::mark::{LaneKey, duplicates_key, take_duplicates_key};
 use super::window::{Change, Window, WindowLimits};
 
+/// Begins the keys of the index; the space of the node has other tenants.
+const PREFIX: &[u8] = b"dedup/";
 const KIND_IDS: u8 = b'i';
 const VERSION: u8 = 1;
 
@@ -83,8 +85,11 @@ impl DeviceIds {
         let index = Self::new(scheme, limits);
         let mut state = index.lock();
         for stored in store.load(Space::Node)? {
+            let Some(key) = stored.key.strip_prefix(PREFIX) else {
+                continue;
+            };
             let bad = || IndexError::Entry(stored.key.to_vec());
-            state.load(&stored).ok_or_else(bad)?;
+            state.load(key, &stored.value).ok_or_else(bad)?;
         }
         let State { window, duplicates } = &mut *state;
         tell(window);
@@ -133,14 +138,14 @@ impl DeviceIds {
 }
 
 impl State {
-    fn load(&mut self, stored: &Stored) -> Option<()> {
-        let (&kind, rest) = stored.key.split_first()?;
+    fn load(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let (&kind, rest) = key.split_first()?;
         if kind == KIND_IDS {
             let number = u64::from_be_bytes(rest.try_into().ok()?);
-            return self.window.load(number, &stored.value).ok();
+            return self.window.load(number, value).ok();
         }
-        let lane = take_duplicates_key(&stored.key)?;
-        let (&version, mut rest) = stored.value.split_first()?;
+        let lane = take_duplicates_key(key)?;
+        let (&version, mut rest) = value.split_first()?;
         let count = take_u64(&mut rest)?;
         if version != VERSION || !rest.is_empty() {
             return None;
@@ -170,7 +175,7 @@ impl Intake<'_> {
         }
         let duplicates = self.state.duplicates.get(lane).copied().unwrap_or(0) + self.duplicates;
         if self.duplicates > 0 {
-            let (key, value) = (duplicates_key(lane), count_value(duplicates));
+            let (key, value) = ([PREFIX, &duplicates_key(lane)].concat().into(), count_value(duplicates));
             commit.puts.push(Put { space, key, value });
         }
         self.change = Some((change, lane.clone(), duplicates));
@@ -205,7 +210,7 @@ fn tell(window: &mut Window) {
 }
 
 fn ids_key(number: u64) -> Bytes {
-    let mut key = vec![KIND_IDS];
+    let mut key = [PREFIX, &[KIND_IDS]].concat();
     key.extend_from_slice(&number.to_be_bytes());
     key.into()
 }

@@ -125,3 +125,26 @@ fn hostile_identifiers_cost_a_bounded_window() {
     assert!(entries.len() <= 4, "{} entries of 4,500 identifiers", entries.len());
     store.close();
 }
+
+/// A cloud did not start any more: another part's entry of the same space was taken for one of the index.
+#[test]
+fn entries_of_other_parts_of_the_node_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ids) = reopen(dir.path());
+    commit(&store, &ids, &["a"], 0);
+    let (submitter, _answers) = store.submitter(1);
+    let mut other = fellbeck_store::Commit::default();
+    for key in ["downlink/openings", "ledger/beat/x", "i", "d"] {
+        other.puts.push(fellbeck_store::Put {
+            space: fellbeck_store::Space::Node,
+            key: key.into(),
+            value: "other".into(),
+        });
+    }
+    submitter.submit(other).unwrap();
+    drop(submitter);
+    store.close();
+    let (store, ids) = reopen(dir.path());
+    assert_eq!(judge(&ids, &mut None, "a", 0), Verdict::Known);
+    store.close();
+}
