@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use fellbeck_core::varint::{put_u64, take_u64};
 use fellbeck_core::{Record, WallTime};
-use fellbeck_store::{Commit, Delete, Put, ReadError, Space, Store, Stored};
+use fellbeck_store::{Commit, Delete, Put, ReadError, Space, Store};
 
 use super::device_id::{DeviceId, Identified, Scheme};
 use super::mark::{LaneKey, duplicates_key, take_duplicates_key};
