@@ -16,6 +16,20 @@ mod routing;
 mod status;
 mod token;
 
+/// What of the cloud decides without a socket, a file or a clock. Public for the simulation of whole worlds in `tests`.
+pub mod pure {
+    pub use crate::dedup::book::{Book, Footing};
+    pub use crate::dedup::device_id::{Scheme, Scope};
+    pub use crate::dedup::index::{DeviceIds, Intake};
+    pub use crate::dedup::mark::{LaneKey, Mark, MarkError, decode as decode_mark, edge_key, edge_value};
+    pub use crate::dedup::start::LaneStart;
+    pub use crate::dedup::window::WindowLimits;
+    pub use crate::ingest::append::{Moved, Places, Tally};
+    pub use crate::ingest::flow::{Draft, Drafted, Flow, Site};
+    pub use crate::ledger::{Beat, LaneCounts, LaneId};
+    pub use crate::routing::{DEFAULT_STREAM, GAPS_STREAM, Stream, Streams, track_name};
+}
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

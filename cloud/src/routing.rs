@@ -12,32 +12,32 @@ use fellbeck_core::murmur2::partition_for;
 use fellbeck_core::{Filter, TrackId};
 
 /// Stream that holds one record per declared gap of an edge's lane.
-pub(crate) const GAPS_STREAM: &str = "fellbeck.gaps";
+pub const GAPS_STREAM: &str = "fellbeck.gaps";
 
 /// One stream with its partitions resolved to tracks of the store.
 #[derive(Debug, Clone)]
-pub(crate) struct Stream {
+pub struct Stream {
     /// Name; also the Kafka topic.
-    pub(crate) name: String,
+    pub name: String,
     /// Topics that it takes.
-    pub(crate) filters: Vec<Filter>,
+    pub filters: Vec<Filter>,
     /// Track of each partition, by partition number. Not empty.
-    pub(crate) partitions: Vec<TrackId>,
+    pub partitions: Vec<TrackId>,
 }
 
 /// Name of the stream that takes what no other takes.
-pub(crate) const DEFAULT_STREAM: &str = "default";
+pub const DEFAULT_STREAM: &str = "default";
 
 /// The ordered list of streams. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Streams {
+pub struct Streams {
     streams: Arc<[Stream]>,
     default: usize,
 }
 
 impl Streams {
     /// Streams in the order in which they are tried. One of them is named [`DEFAULT_STREAM`].
-    pub(crate) fn new(streams: Vec<Stream>) -> Self {
+    pub fn new(streams: Vec<Stream>) -> Self {
         let default = streams.iter().position(|stream| stream.name == DEFAULT_STREAM);
         Self {
             streams: streams.into(),
@@ -46,7 +46,7 @@ impl Streams {
     }
 
     /// Track of the partition that takes a record.
-    pub(crate) fn track(&self, topic: &str, device: &str) -> TrackId {
+    pub fn track(&self, topic: &str, device: &str) -> TrackId {
         let matching = self
             .streams
             .iter()
@@ -66,7 +66,7 @@ impl Route for Streams {
 }
 
 /// Name of the store's track for one partition of a stream.
-pub(crate) fn track_name(stream: &str, partition: u32) -> String {
+pub fn track_name(stream: &str, partition: u32) -> String {
     format!("stream/{stream}/{partition}")
 }
 

@@ -15,6 +15,13 @@ mod status;
 mod uplink;
 mod wear;
 
+/// What of the edge decides without a socket, a file or a clock. Public for the simulation of whole worlds in `tests`.
+pub mod pure {
+    pub use crate::rules::{LOCAL_LANE, Rule, RuleList, track_name};
+    pub use crate::uplink::entries::{Expiry, entries};
+    pub use crate::uplink::progress::{LOG_ID_KEY, Progress};
+}
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

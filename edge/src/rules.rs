@@ -10,43 +10,70 @@ use fellbeck_store::{Admission, Store};
 
 /// One rule, its lane resolved to a track of the store.
 #[derive(Debug, Clone)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// Topics that it takes.
-    pub(crate) filter: Filter,
+    pub filter: Filter,
     /// Where they go: the lane's run 0.
-    pub(crate) track: TrackId,
+    pub track: TrackId,
     /// What its lane asks for.
-    pub(crate) terms: Terms,
+    pub terms: Terms,
 }
 
-/// The ordered list of rules.
+/// The ordered list of rules. Pure.
 #[derive(Debug, Clone)]
-pub(crate) struct Rules {
+pub struct RuleList {
     rules: Vec<Rule>,
     /// What the lanes ask for, by track.
     terms: Vec<Terms>,
+}
+
+/// The rules of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    list: RuleList,
     /// Knows which lanes take new messages.
     store: Store,
 }
 
-impl Rules {
+impl RuleList {
     /// Rules in the order in which they are tried.
-    pub(crate) fn new(rules: Vec<Rule>, store: Store) -> Self {
+    #[must_use]
+    pub fn new(rules: Vec<Rule>) -> Self {
         let tracks = rules.iter().map(|rule| rule.track.0 as usize + 1).max();
         let mut terms = vec![Terms::default(); tracks.unwrap_or_default()];
         for rule in &rules {
             terms[rule.track.0 as usize] = rule.terms;
         }
-        Self { rules, terms, store }
+        Self { rules, terms }
+    }
+
+    /// Track of the first rule that takes `topic`.
+    #[must_use]
+    pub fn route(&self, topic: &str) -> Option<TrackId> {
+        self.rules
+            .iter()
+            .find(|rule| rule.filter.matches(topic))
+            .map(|rule| rule.track)
+    }
+
+    /// What the lane of `track` asks for its messages.
+    #[must_use]
+    pub fn terms(&self, track: TrackId) -> Terms {
+        self.terms.get(track.0 as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Rules {
+    /// Rules in the order in which they are tried.
+    pub(crate) fn new(rules: Vec<Rule>, store: Store) -> Self {
+        let list = RuleList::new(rules);
+        Self { list, store }
     }
 }
 
 impl Route for Rules {
     fn route(&self, topic: &str, _device: &str) -> Option<TrackId> {
-        self.rules
-            .iter()
-            .find(|rule| rule.filter.matches(topic))
-            .map(|rule| rule.track)
+        self.list.route(topic)
     }
 
     fn admission(&self, track: Option<TrackId>, pressure: Pressure) -> Admission {
@@ -58,17 +85,17 @@ impl Route for Rules {
     }
 
     fn terms(&self, track: TrackId) -> Terms {
-        self.terms.get(track.0 as usize).copied().unwrap_or_default()
+        self.list.terms(track)
     }
 }
 
 /// Name of the store's track for run 0 of a lane.
-pub(crate) fn track_name(lane: &str) -> String {
+pub fn track_name(lane: &str) -> String {
     format!("lane/{lane}/0")
 }
 
 /// Lane for QoS 1 and 2 messages that only a persistent session on this node wants. Never forwarded.
-pub(crate) const LOCAL_LANE: &str = "local";
+pub const LOCAL_LANE: &str = "local";
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use super::start::LaneStart;
 
 /// How an edge stands to the marks of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Footing {
+pub enum Footing {
     /// It is of their instance.
     Same,
     /// Of a newer one, and it goes on behind them.
@@ -25,7 +25,7 @@ pub(crate) enum Footing {
 
 /// What the log holds of one edge instance.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Book {
+pub struct Book {
     /// Instance that the entries belong to; 0: none.
     instance: u32,
     incarnation: Option<Incarnation>,
@@ -37,7 +37,7 @@ pub(crate) struct Book {
 
 impl Book {
     /// Takes an entry of the store. Entries of older instances are history and are passed over.
-    pub(crate) fn load(&mut self, mark: Mark, track_of: impl Fn(&str) -> Option<TrackId>) {
+    pub fn load(&mut self, mark: Mark, track_of: impl Fn(&str) -> Option<TrackId>) {
         let instance = match &mark {
             Mark::Edge { instance, .. } => *instance,
             Mark::Watermark { lane, .. } | Mark::Partition { lane, .. } => lane.instance,
@@ -80,24 +80,24 @@ impl Book {
     }
 
     /// Instance that the marks belong to; 0: there are none.
-    pub(crate) fn instance(&self) -> u32 {
+    pub fn instance(&self) -> u32 {
         self.instance
     }
 
     /// Takes the chain that the store has of the last admission.
-    pub(crate) fn load_chain(&mut self, instance: u32, chain: Vec<Incarnation>) {
+    pub fn load_chain(&mut self, instance: u32, chain: Vec<Incarnation>) {
         if instance == self.instance {
             self.chain = chain;
         }
     }
 
     /// The incarnations of the store that was admitted last, as far as they are known.
-    pub(crate) fn chain(&self) -> Vec<Incarnation> {
+    pub fn chain(&self) -> Vec<Incarnation> {
         self.chain.iter().copied().chain(self.incarnation).collect()
     }
 
     /// W of a lane.
-    pub(crate) fn watermark(&self, lane: &str, run: Run) -> Option<Position> {
+    pub fn watermark(&self, lane: &str, run: Run) -> Option<Position> {
         self.watermarks.get(&(lane.to_owned(), run)).copied()
     }
 
@@ -105,7 +105,7 @@ impl Book {
     ///
     /// A store that joined again and whose chain has the known incarnation goes on behind the marks, so that a new certificate alone
     /// sends nothing twice. One that would mint again what is marked cannot: it was restored, and begins anew.
-    pub(crate) fn footing(&self, instance: u32, hello: &Hello) -> Footing {
+    pub fn footing(&self, instance: u32, hello: &Hello) -> Footing {
         if instance <= self.instance {
             return Footing::Same;
         }
@@ -123,7 +123,7 @@ impl Book {
     }
 
     /// What admission needs to know of the edge under `instance`, which stands on these marks.
-    pub(crate) fn known(&self, instance: u32) -> KnownEdge {
+    pub fn known(&self, instance: u32) -> KnownEdge {
         let lanes = self.watermarks.iter().map(|((lane, run), w)| LaneMark {
             lane: lane.clone(),
             run: *run,
@@ -137,7 +137,7 @@ impl Book {
     }
 
     /// Entries for the store that carry all marks over to `instance`.
-    pub(crate) fn carried(&self, edge: &str, instance: u32, track_names: &HashMap<TrackId, String>) -> Vec<Put> {
+    pub fn carried(&self, edge: &str, instance: u32, track_names: &HashMap<TrackId, String>) -> Vec<Put> {
         let key = |lane: &String, run: Run| LaneKey {
             edge: edge.to_owned(),
             instance,
@@ -161,14 +161,14 @@ impl Book {
     }
 
     /// The edge was admitted with this chain, and that is durable.
-    pub(crate) fn admitted(&mut self, instance: u32, chain: &[Incarnation]) {
+    pub fn admitted(&mut self, instance: u32, chain: &[Incarnation]) {
         self.instance = instance;
         self.incarnation = chain.last().copied();
         self.chain = chain.to_vec();
     }
 
     /// Begins anew with these marks. Before [`Book::admitted`], in one go with it.
-    pub(crate) fn begin(&mut self, starts: &[LaneStart], tracks: &HashMap<TrackId, String>) {
+    pub fn begin(&mut self, starts: &[LaneStart], tracks: &HashMap<TrackId, String>) {
         *self = Self::default();
         for start in starts {
             let key = (start.lane.clone(), start.run);
@@ -186,7 +186,7 @@ impl Book {
     }
 
     /// W of a lane moved, and that is durable.
-    pub(crate) fn moved(&mut self, lane: &str, run: Run, w: Position) {
+    pub fn moved(&mut self, lane: &str, run: Run, w: Position) {
         match self.watermarks.get_mut(&(lane.to_owned(), run)) {
             Some(mark) => {
                 debug_assert!(*mark <= w, "W moved backwards");
@@ -199,7 +199,7 @@ impl Book {
     }
 
     /// Last position of the lane in each partition, as far as there is one.
-    pub(crate) fn partitions(&self, lane: &str, run: Run) -> HashMap<TrackId, Position> {
+    pub fn partitions(&self, lane: &str, run: Run) -> HashMap<TrackId, Position> {
         let of_lane = self
             .partitions
             .iter()
@@ -208,7 +208,7 @@ impl Book {
     }
 
     /// Partition marks moved, and that is durable.
-    pub(crate) fn appended(&mut self, lane: &str, run: Run, marks: &[(TrackId, Position)]) {
+    pub fn appended(&mut self, lane: &str, run: Run, marks: &[(TrackId, Position)]) {
         for (track, position) in marks {
             self.partitions.insert((lane.to_owned(), run, *track), *position);
         }

@@ -27,7 +27,7 @@ pub(crate) struct DeviceId(pub(crate) [u8; 16]);
 /// Among whose messages an identifier is unique. CloudEvents name their own scope, the `source`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Scope {
+pub enum Scope {
     /// Those of one MQTT client ID, on whatever gateway.
     #[default]
     Device,
@@ -37,13 +37,13 @@ pub(crate) enum Scope {
 
 /// Where identifiers are looked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Scheme {
+pub struct Scheme {
     /// Name of the user property; empty: none.
-    pub(crate) property: String,
+    pub property: String,
     /// Scope of that property.
-    pub(crate) scope: Scope,
+    pub scope: Scope,
     /// Whether `id` and `source` of a CloudEvent in binary mode count.
-    pub(crate) cloud_events: bool,
+    pub cloud_events: bool,
 }
 
 /// What a record says.

@@ -35,7 +35,7 @@ pub(crate) enum IndexError {
 
 /// All device message IDs that are remembered.
 #[derive(Debug)]
-pub(crate) struct DeviceIds {
+pub struct DeviceIds {
     scheme: Scheme,
     state: Mutex<State>,
 }
@@ -48,7 +48,7 @@ struct State {
 }
 
 /// The identifiers of one commit under construction.
-pub(crate) struct Intake<'a> {
+pub struct Intake<'a> {
     state: MutexGuard<'a, State>,
     now: WallTime,
     fresh: Vec<DeviceId>,
@@ -69,7 +69,7 @@ pub(crate) enum Verdict {
 
 impl DeviceIds {
     /// An index without entries.
-    pub(crate) fn new(scheme: Scheme, limits: WindowLimits) -> Self {
+    pub fn new(scheme: Scheme, limits: WindowLimits) -> Self {
         let state = State {
             window: Window::new(limits),
             duplicates: HashMap::new(),
@@ -182,7 +182,7 @@ impl Intake<'_> {
     }
 
     /// The store has taken the commit. Without this call nothing was noted.
-    pub(crate) fn settle(mut self) {
+    pub fn settle(mut self) {
         let Some((change, lane, duplicates)) = self.change.take() else {
             return;
         };

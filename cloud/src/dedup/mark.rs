@@ -15,20 +15,20 @@ const KIND_DUPLICATES: u8 = b'd';
 
 /// One run of one lane of one edge instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LaneKey {
+pub struct LaneKey {
     /// Edge name.
-    pub(crate) edge: String,
+    pub edge: String,
     /// Edge instance.
-    pub(crate) instance: u32,
+    pub instance: u32,
     /// Lane name.
-    pub(crate) lane: String,
+    pub lane: String,
     /// Run within the lane.
-    pub(crate) run: Run,
+    pub run: Run,
 }
 
 /// A decoded entry of the mark space.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub enum Mark {
     /// Last incarnation that the cloud welcomed.
     Edge {
         edge: String,
@@ -49,19 +49,19 @@ pub(crate) enum Mark {
 /// A mark that does not decode.
 #[derive(Debug, thiserror::Error)]
 #[error("a dedup mark in the store does not decode (key {key:02x?})")]
-pub(crate) struct MarkError {
+pub struct MarkError {
     key: Vec<u8>,
 }
 
 /// Key of the state of an edge.
-pub(crate) fn edge_key(edge: &str) -> Bytes {
+pub fn edge_key(edge: &str) -> Bytes {
     let mut key = vec![KIND_EDGE];
     put_bytes(&mut key, edge.as_bytes());
     key.into()
 }
 
 /// Value of the state of an edge.
-pub(crate) fn edge_value(instance: u32, epoch: Epoch, incarnation: &[u8; 16]) -> Bytes {
+pub fn edge_value(instance: u32, epoch: Epoch, incarnation: &[u8; 16]) -> Bytes {
     let mut value = vec![VERSION];
     put_u64(&mut value, u64::from(instance));
     put_u64(&mut value, u64::from(epoch.0));
@@ -102,7 +102,7 @@ pub(crate) fn position_value(position: Position) -> Bytes {
 }
 
 /// Decodes an entry of the mark space.
-pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Mark, MarkError> {
+pub fn decode(key: &[u8], value: &[u8]) -> Result<Mark, MarkError> {
     decode_entry(key, value).ok_or_else(|| MarkError { key: key.to_vec() })
 }
 

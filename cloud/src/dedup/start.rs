@@ -17,13 +17,15 @@ use super::mark::{LaneKey, partition_key, position_value, watermark_key};
 
 /// Marks of one lane at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LaneStart {
-    pub(crate) lane: String,
-    pub(crate) run: Run,
+pub struct LaneStart {
+    /// Its name.
+    pub lane: String,
+    /// Its run.
+    pub run: Run,
     /// W: the edge was told so by this log.
-    pub(crate) w: Option<Position>,
+    pub w: Option<Position>,
     /// What lies at or below it is in the log, in whatever partition.
-    pub(crate) held: Option<Position>,
+    pub held: Option<Position>,
 }
 
 /// What the log says of one lane of a name.

@@ -24,11 +24,11 @@ const ID_BYTES: usize = 16;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WindowLimits {
+pub struct WindowLimits {
     /// Identifiers; at least 1.
-    pub(crate) count: usize,
+    pub count: usize,
     /// Milliseconds since the commit.
-    pub(crate) age_ms: u64,
+    pub age_ms: u64,
 }
 
 /// What was forgotten since it was last asked.

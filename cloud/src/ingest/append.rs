@@ -23,32 +23,32 @@ use crate::routing::Streams;
 
 /// Where records of this node go.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub struct Places {
     /// The streams.
-    pub(crate) streams: Streams,
+    pub streams: Streams,
     /// Track of the gaps stream.
-    pub(crate) gaps: TrackId,
+    pub gaps: TrackId,
     /// Names of all tracks, for the keys of partition marks.
-    pub(crate) track_names: Arc<HashMap<TrackId, String>>,
+    pub track_names: Arc<HashMap<TrackId, String>>,
     /// Device message IDs that are known.
-    pub(crate) device_ids: Arc<DeviceIds>,
+    pub device_ids: Arc<DeviceIds>,
 }
 
 /// What the commit moves once it is durable.
 #[derive(Debug)]
-pub(crate) struct Moved {
+pub struct Moved {
     /// The lane.
-    pub(crate) lane: Arc<str>,
+    pub lane: Arc<str>,
     /// Its run.
-    pub(crate) run: Run,
+    pub run: Run,
     /// Its new W.
-    pub(crate) w: Position,
+    pub w: Position,
     /// Its new partition marks.
-    pub(crate) partitions: Vec<(TrackId, Position)>,
+    pub partitions: Vec<(TrackId, Position)>,
     /// Its new counters.
-    pub(crate) counts: LaneCounts,
+    pub counts: LaneCounts,
     /// The last heartbeat in it.
-    pub(crate) beat: Option<Beat>,
+    pub beat: Option<Beat>,
 }
 
 /// One commit under construction, for one ingest of one edge.
@@ -90,15 +90,15 @@ pub(crate) struct Built<'a> {
 
 /// What happened on the way, to be counted once the commit was taken.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Records dropped since a partition mark covers them.
-    pub(crate) duplicates: u64,
+    pub duplicates: u64,
     /// Records dropped since their device message ID is known.
-    pub(crate) device_duplicates: u64,
+    pub device_duplicates: u64,
     /// Records stored although their device message ID breaks the bounds.
-    pub(crate) bad_ids: u64,
+    pub bad_ids: u64,
     /// Ranges declared as lost.
-    pub(crate) gaps: Vec<Gap>,
+    pub gaps: Vec<Gap>,
 }
 
 impl<'p, 'a> Appender<'p, 'a> {

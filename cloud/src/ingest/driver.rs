@@ -4,23 +4,22 @@
 //! Order of calls as [`fellbeck_link::Receiver`] demands. When the connection is gone the driver stays until what it had handed to
 //! the store is durable, and only then lets the next link of the edge begin.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fellbeck_core::{Position, TrackId};
-use fellbeck_link::{ByeReason, Ingest, IngestEntry, LaneIndex, LinkHealth, Receiver, ReceiverEvent, ReceiverStats};
+use fellbeck_link::{ByeReason, Ingest, LinkHealth, Receiver, ReceiverEvent, ReceiverStats};
 use fellbeck_ops::Shutdown;
 use fellbeck_ops::identity::EdgeIdentity;
-use fellbeck_store::{Committed, Level, Submitter, Ticket};
+use fellbeck_store::{Committed, Level, Submitter};
 use quinn::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::{LinkParts, explain};
-use super::append::{Appender, Built, Moved, Tally, gap_json};
+use super::append::{Tally, gap_json};
 use super::edges::{Command, Slot};
+use super::flow::{Drafted, Flow, Site};
 use super::streams::{FRAMES_MAX, Incoming, Source, Streams};
-use crate::ledger::{LaneCounts, LaneId};
+use crate::ledger::LaneId;
 
 /// Commits of one link under way.
 pub(super) const OUTSTANDING_MAX: usize = 8;
@@ -50,12 +49,8 @@ pub(super) struct Driver {
     slot: Arc<Slot>,
     edge: String,
     instance: u32,
-    /// Handed to the store, oldest first.
-    under_way: VecDeque<UnderWay>,
-    /// Partition marks per lane, durable or under way: later records of the lane lie above them.
-    marks: HashMap<LaneIndex, HashMap<TrackId, Position>>,
-    /// Counters per lane, durable or under way.
-    counts: HashMap<LaneIndex, LaneCounts>,
+    /// Handed to the store.
+    flow: Flow,
     probing: Vec<oneshot::Sender<bool>>,
     counted: ReceiverStats,
     /// The store is full: nothing is taken from the receiver until then.
@@ -72,13 +67,6 @@ enum Fault {
     Edge(String),
     /// This node cannot take it.
     Store(String),
-}
-
-struct UnderWay {
-    ticket: Ticket,
-    lane: LaneIndex,
-    raw: u64,
-    moved: Moved,
 }
 
 impl Driver {
@@ -99,9 +87,7 @@ impl Driver {
             slot,
             edge: identity.name.to_string(),
             instance: identity.instance,
-            under_way: VecDeque::new(),
-            marks: HashMap::new(),
-            counts: HashMap::new(),
+            flow: Flow::default(),
             probing: Vec::new(),
             counted: ReceiverStats::default(),
             paused_until: None,
@@ -131,7 +117,7 @@ impl Driver {
         streams.stop().await;
         drop(guard);
         // What was handed out and never submitted is not waited for: the edge sends it again.
-        while !self.under_way.is_empty() {
+        while !self.flow.is_empty() {
             match self.answers.recv().await {
                 Some(committed) => self.committed(committed),
                 // The store has halted: the node is about to end, and W is what the log says at the next start.
@@ -295,29 +281,21 @@ impl Driver {
     }
 
     fn has_room(&self) -> bool {
-        let raw: u64 = self.under_way.iter().map(|commit| commit.raw).sum();
-        self.under_way.len() < OUTSTANDING_MAX && raw < RAW_OUTSTANDING_MAX && self.submitter.has_room()
+        self.flow.len() < OUTSTANDING_MAX && self.flow.raw() < RAW_OUTSTANDING_MAX && self.submitter.has_room()
     }
 
     fn submit(&mut self, ingest: &Ingest) -> Result<(), Fault> {
-        let marks = self
-            .marks
-            .entry(ingest.lane)
-            .or_insert_with(|| self.slot.book().partitions(&ingest.name, ingest.run));
         let clock = &self.parts.clock;
-        let edge = (self.edge.as_str(), self.instance);
-        let counts = self.counts.get(&ingest.lane).copied();
-        let counts = counts.or_else(|| {
-            let lane = LaneId::new(self.instance, &ingest.name, ingest.run);
-            self.slot.ledger().lane(&lane)
-        });
-        let appender = Appender::new(&self.parts.places, edge, (marks, counts), clock.wall(), clock.quality());
-        let Built {
-            commit,
-            moved,
-            tally,
-            intake,
-        } = appender.build(ingest).map_err(|error| Fault::Edge(error.to_string()))?;
+        let site = Site {
+            places: &self.parts.places,
+            edge: (self.edge.as_str(), self.instance),
+            now: clock.wall(),
+            clock: clock.quality(),
+        };
+        let marks = || self.slot.book().partitions(&ingest.name, ingest.run);
+        let counts = |lane: &LaneId| self.slot.ledger().lane(lane);
+        let drafted = self.flow.draft(ingest, site, marks, counts);
+        let Drafted { commit, draft, intake } = drafted.map_err(|error| Fault::Edge(error.to_string()))?;
         // Nothing of a refused submission was acknowledged: the edge sends it again on its next link.
         let ticket = self
             .submitter
@@ -326,16 +304,8 @@ impl Driver {
         if let Some(intake) = intake {
             intake.settle();
         }
-        marks.extend(moved.partitions.iter().copied());
-        self.counts.insert(ingest.lane, moved.counts);
-        let raw = ingest.entries.iter().map(IngestEntry::raw_len).sum();
-        self.under_way.push_back(UnderWay {
-            ticket,
-            lane: ingest.lane,
-            raw,
-            moved,
-        });
-        self.tell(ingest, &tally);
+        self.tell(ingest, &draft.tally);
+        self.flow.submitted(ticket, draft);
         Ok(())
     }
 
@@ -363,14 +333,8 @@ impl Driver {
         );
     }
 
-    /// A commit is durable: W moves, and only now (I3).
     fn committed(&mut self, committed: Committed) {
-        while self
-            .under_way
-            .front()
-            .is_some_and(|oldest| oldest.ticket <= committed.ticket)
-        {
-            let UnderWay { lane, moved, .. } = self.under_way.pop_front().expect("the front was just seen");
+        while let Some((lane, moved)) = self.flow.durable(committed) {
             let mut book = self.slot.book();
             book.moved(&moved.lane, moved.run, moved.w);
             book.appended(&moved.lane, moved.run, &moved.partitions);

@@ -11,6 +11,7 @@ pub(crate) mod append;
 mod append_tests;
 mod driver;
 pub(crate) mod edges;
+pub(crate) mod flow;
 mod ground;
 mod join;
 pub(crate) mod noise;

@@ -16,17 +16,17 @@ const KEY_PREFIX: &[u8] = b"ledger/beat/";
 
 /// A heartbeat that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Beat {
+pub struct Beat {
     /// Instance of the edge that sent it.
-    pub(crate) instance: u32,
+    pub instance: u32,
     /// Position in its lane.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// What it says.
-    pub(crate) said: Heartbeat,
+    pub said: Heartbeat,
     /// When it came, on this node's clock.
-    pub(crate) received_at: WallTime,
+    pub received_at: WallTime,
     /// Milliseconds that it had waited on the edge when its frame left.
-    pub(crate) waited_ms: u64,
+    pub waited_ms: u64,
 }
 
 impl Beat {

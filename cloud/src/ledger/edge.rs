@@ -147,7 +147,7 @@ impl EdgeLedger {
 
 impl LaneId {
     /// Of the lane `lane` of an edge's `instance`.
-    pub(crate) fn new(instance: u32, lane: &str, run: Run) -> Self {
+    pub fn new(instance: u32, lane: &str, run: Run) -> Self {
         Self {
             instance,
             lane: lane.to_owned(),

@@ -15,24 +15,24 @@ pub(super) const KEY_PREFIX: &[u8] = b"ledger/link/";
 
 /// One run of one lane of one instance of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LaneId {
-    pub(crate) instance: u32,
-    pub(crate) lane: String,
-    pub(crate) run: Run,
+pub struct LaneId {
+    pub instance: u32,
+    pub lane: String,
+    pub run: Run,
 }
 
 /// What became of the positions of a lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LaneCounts {
+pub struct LaneCounts {
     /// Positions before the first that was counted.
-    pub(crate) base: u64,
+    pub base: u64,
     /// Last position that was counted: W.
-    pub(crate) through: u64,
-    pub(crate) stored: u64,
-    pub(crate) known: u64,
-    pub(crate) heartbeats: u64,
-    pub(crate) expired: u64,
-    pub(crate) gap: u64,
+    pub through: u64,
+    pub stored: u64,
+    pub known: u64,
+    pub heartbeats: u64,
+    pub expired: u64,
+    pub gap: u64,
 }
 
 /// What one ingest brought.
@@ -106,7 +106,7 @@ impl LaneCounts {
     }
 
     /// Reads an entry of the store: edge, lane, counters.
-    pub(crate) fn decode(key: &[u8], value: &[u8]) -> Option<(String, LaneId, Self)> {
+    pub fn decode(key: &[u8], value: &[u8]) -> Option<(String, LaneId, Self)> {
         let mut key = key.strip_prefix(KEY_PREFIX)?;
         let edge = take_text(&mut key)?;
         let lane = LaneId {

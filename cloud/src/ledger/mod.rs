@@ -14,9 +14,10 @@ use fellbeck_node::NodeError;
 use fellbeck_node::ledger::{Ledger, LedgerArgs, LogBook, Shelf, ledger_command, track_book};
 use fellbeck_store::{Store, StoreConfig};
 
-pub(crate) use beat::Beat;
+pub use beat::Beat;
 pub(crate) use edge::EdgeLedger;
-pub(crate) use lane::{Brought, LaneCounts, LaneId};
+pub(crate) use lane::Brought;
+pub use lane::{LaneCounts, LaneId};
 
 use crate::config::CloudConfig;
 use crate::ingest::edges::Edges;

@@ -10,17 +10,17 @@ use fellbeck_store::TrackEntry;
 
 /// What decides whether a record has expired.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Expiry {
+pub struct Expiry {
     /// The clock.
-    pub(crate) now: WallTime,
+    pub now: WallTime,
     /// What is known of it.
-    pub(crate) clock: ClockQuality,
+    pub clock: ClockQuality,
     /// The running incarnation.
-    pub(crate) epoch: Epoch,
+    pub epoch: Epoch,
 }
 
 /// Turns what was read into what is sent.
-pub(crate) fn entries(read: Vec<TrackEntry>, expiry: Expiry) -> Vec<Entry> {
+pub fn entries(read: Vec<TrackEntry>, expiry: Expiry) -> Vec<Entry> {
     let entry = |entry| match entry {
         TrackEntry::Gap(gap) => Entry::Gap(Gap {
             epoch: gap.epoch,

@@ -3,18 +3,15 @@
 //! In: W as the link learns it. Out: lazy commits of the store. W rides with the next commit and costs no sync of its own.
 //! What is lost with a crash is only that the cloud tells W again at the next Hello.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fellbeck_core::{Seq, TrackId};
-use fellbeck_store::{Commit, Committed, Put, Space, Store, SubmitError, Submitter, Urgency};
+use fellbeck_store::{Committed, Space, Store, SubmitError, Submitter};
 use tokio::sync::mpsc;
 
+use super::progress::{LOG_ID_KEY, Progress};
 use crate::ledger::{Declared, LaneBooks};
 
-/// Key of the cloud's log id in the node's own keyed space.
-const LOG_ID_KEY: &[u8] = b"cloud/log-id";
 /// Submissions under way; at the bound, W waits here and is coalesced.
 const OUTSTANDING_MAX: usize = 4;
 
@@ -22,10 +19,7 @@ const OUTSTANDING_MAX: usize = 4;
 pub(crate) struct Memory {
     submitter: Submitter,
     answers: mpsc::Receiver<Committed>,
-    log_id: Option<[u8; 16]>,
-    log_id_is_new: bool,
-    /// W that was not submitted yet, per track, and the book of the lane up to there.
-    acked: BTreeMap<TrackId, (Seq, Option<Put>)>,
+    progress: Progress,
     books: Arc<LaneBooks>,
 }
 
@@ -37,26 +31,23 @@ impl Memory {
         Self {
             submitter,
             answers,
-            log_id,
-            log_id_is_new: false,
-            acked: BTreeMap::new(),
+            progress: Progress::new(log_id),
             books,
         }
     }
 
     /// Log of the cloud last spoken to.
     pub(crate) fn log_id(&self) -> Option<[u8; 16]> {
-        self.log_id
+        self.progress.log_id()
     }
 
     pub(crate) fn remember_log(&mut self, log_id: [u8; 16]) {
-        self.log_id_is_new |= self.log_id != Some(log_id);
-        self.log_id = Some(log_id);
+        self.progress.remember_log(log_id);
     }
 
     pub(crate) fn remember_acked(&mut self, track: TrackId, name: &str, w: Seq) {
         let book = self.books.advance(track, name, w);
-        self.acked.insert(track, (w, book));
+        self.progress.remember_acked(track, w, book);
     }
 
     /// A range of a lane was declared to the cloud.
@@ -67,28 +58,11 @@ impl Memory {
     /// Hands what is new to the store, unless enough is under way.
     pub(crate) fn flush(&mut self) {
         while self.answers.try_recv().is_ok() {}
-        if self.acked.is_empty() && !self.log_id_is_new {
+        let Some(commit) = self.progress.commit() else {
             return;
-        }
-        let log_id = self.log_id.filter(|_| self.log_id_is_new);
-        let puts = log_id.map(|id| Put {
-            space: Space::Node,
-            key: Bytes::from_static(LOG_ID_KEY),
-            value: Bytes::copy_from_slice(&id),
-        });
-        // In the commit of the cursor, so that the book is never of another W.
-        let books = self.acked.values().filter_map(|(_, book)| book.clone());
-        let commit = Commit {
-            acked: self.acked.iter().map(|(track, (seq, _))| (*track, *seq)).collect(),
-            puts: puts.into_iter().chain(books).collect(),
-            urgency: Urgency::Lazy,
-            ..Commit::default()
         };
         match self.submitter.submit(commit) {
-            Ok(_) => {
-                self.acked.clear();
-                self.log_id_is_new = false;
-            }
+            Ok(_) => self.progress.submitted(),
             // Asked again at the next turn; a halted store ends the node anyway.
             Err(SubmitError::Full(_) | SubmitError::Halted) => {}
             Err(SubmitError::Invalid(what)) => tracing::error!(what, "the store refused the uplink's cursor"),

@@ -6,10 +6,11 @@
 
 pub(crate) mod dial;
 mod driver;
-mod entries;
+pub(crate) mod entries;
 mod heartbeat;
 pub(crate) mod lanes;
 mod memory;
+pub(crate) mod progress;
 pub(crate) mod state;
 mod streams;
 

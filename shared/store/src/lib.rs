@@ -57,6 +57,12 @@ mod testing;
 mod trim;
 mod writer;
 
+/// What of the store decides without touching a disk. Public for whoever models a store: the simulation in `tests`.
+pub mod pure {
+    pub use crate::merge::Merged;
+    pub use crate::trim::{Candidate, CloudBounds, EdgeBounds, Trim, cloud as trim_cloud, edge as trim_edge};
+}
+
 pub use commit::{Append, Commit, Committed, Delete, Put, Space, Stored, Ticket, Urgency};
 pub use committed::{CommittedBlock, LogRead, TrackBlock};
 pub use config::{ConfigError, Layout, StoreConfig};

@@ -12,16 +12,20 @@ use crate::commit::{Commit, Space};
 
 /// Everything that one commit writes.
 #[derive(Debug, Default)]
-pub(crate) struct Merged {
-    pub(crate) appends: BTreeMap<TrackId, Vec<RecordBlock>>,
+pub struct Merged {
+    /// Blocks for the end of each track, in order.
+    pub appends: BTreeMap<TrackId, Vec<RecordBlock>>,
     /// `None` deletes.
-    pub(crate) keyed: Vec<(Space, Bytes, Option<Bytes>)>,
-    pub(crate) acked: BTreeMap<TrackId, Seq>,
-    pub(crate) session_floor: Option<CommitNumber>,
+    pub keyed: Vec<(Space, Bytes, Option<Bytes>)>,
+    /// Highest acknowledgement of each track.
+    pub acked: BTreeMap<TrackId, Seq>,
+    /// Highest floor.
+    pub session_floor: Option<CommitNumber>,
 }
 
 impl Merged {
-    pub(crate) fn of(commits: impl Iterator<Item = Commit>) -> Self {
+    /// Joins `commits`, in the order of submission.
+    pub fn of(commits: impl Iterator<Item = Commit>) -> Self {
         let mut merged = Self::default();
         for commit in commits {
             for append in commit.appends {
@@ -69,7 +73,9 @@ impl Merged {
         });
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Nothing is to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.keyed.is_empty() && self.acked.is_empty() && self.session_floor.is_none()
     }
 }

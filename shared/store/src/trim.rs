@@ -8,34 +8,42 @@ use fellbeck_core::CommitNumber;
 
 /// A sealed segment whose records nobody needs for an acknowledgement; for the cloud: any sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    pub(crate) id: u64,
-    pub(crate) bytes: u64,
-    pub(crate) last_commit: CommitNumber,
+pub struct Candidate {
+    /// The segment.
+    pub id: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Commit of its newest record.
+    pub last_commit: CommitNumber,
     /// Wall-clock milliseconds of its newest record.
-    pub(crate) touched_ms: u64,
+    pub touched_ms: u64,
     /// Kept for a restored cloud, within the grace window: a track that an uplink reads.
-    pub(crate) graceful: bool,
+    pub graceful: bool,
 }
 
 /// Bounds of the edge.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct EdgeBounds {
-    pub(crate) grace_bytes: u64,
+pub struct EdgeBounds {
+    /// Bytes of acknowledged segments that stay for a restored cloud.
+    pub grace_bytes: u64,
     /// Oldest commit that a session has to read.
-    pub(crate) floor: Option<CommitNumber>,
+    pub floor: Option<CommitNumber>,
     /// What sessions may pin.
-    pub(crate) pin_bytes: u64,
+    pub pin_bytes: u64,
 }
 
 /// What goes, and how much of that was still wanted by sessions.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trim {
-    pub(crate) segments: Vec<u64>,
-    pub(crate) unpinned: u64,
+pub struct Trim {
+    /// Segments that go.
+    pub segments: Vec<u64>,
+    /// How many of them sessions still had to read.
+    pub unpinned: u64,
 }
 
-pub(crate) fn edge(mut candidates: Vec<Candidate>, bounds: EdgeBounds) -> Trim {
+/// Chooses on an edge.
+#[must_use]
+pub fn edge(mut candidates: Vec<Candidate>, bounds: EdgeBounds) -> Trim {
     candidates.sort_by_key(|candidate| candidate.last_commit);
     let mut grace = bounds.grace_bytes;
     let mut kept_for_grace = vec![false; candidates.len()];
@@ -73,17 +81,20 @@ pub(crate) fn edge(mut candidates: Vec<Candidate>, bounds: EdgeBounds) -> Trim {
 
 /// Bounds of the cloud.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CloudBounds {
-    pub(crate) retention_bytes: Option<u64>,
+pub struct CloudBounds {
+    /// Bytes above which the oldest goes.
+    pub retention_bytes: Option<u64>,
     /// Newest records older than this go.
-    pub(crate) touched_min_ms: Option<u64>,
+    pub touched_min_ms: Option<u64>,
     /// Most segments that go by age alone.
-    pub(crate) aged_max: usize,
+    pub aged_max: usize,
     /// Bytes of all segments, the open one included.
-    pub(crate) total_bytes: u64,
+    pub total_bytes: u64,
 }
 
-pub(crate) fn cloud(mut candidates: Vec<Candidate>, bounds: CloudBounds) -> Trim {
+/// Chooses in the cloud.
+#[must_use]
+pub fn cloud(mut candidates: Vec<Candidate>, bounds: CloudBounds) -> Trim {
     candidates.sort_by_key(|candidate| candidate.last_commit);
     let mut total = bounds.total_bytes;
     let mut aged = 0;
