@@ -340,14 +340,7 @@ impl Ingest {
         *probed = probed.or(probed_now);
         let (hello, probed) = (hello.clone(), *probed);
         let live = self.live(newest, probed);
-        let known = match self.books.book.footing(instance, &hello) {
-            Footing::Anew => KnownEdge {
-                instance,
-                incarnation: None,
-                lanes: Vec::new(),
-            },
-            Footing::Same | Footing::Carried => self.books.book.known(instance),
-        };
+        let known = known(&self.books.book, instance, &hello);
         let circumstances = Circumstances {
             log_id: LOG_ID,
             certificate_name: EDGE,
@@ -462,4 +455,16 @@ fn plant(planted: Option<Planted>, places: &Places, mut commit: Commit) -> Commi
         commit.appends.retain(|append| append.track != places.gaps);
     }
     commit
+}
+
+/// What admission is told of the edge: nothing, where it does not go on behind the marks.
+fn known(book: &Book, instance: u32, hello: &Hello) -> KnownEdge {
+    match book.footing(instance, hello) {
+        Footing::Anew => KnownEdge {
+            instance,
+            incarnation: None,
+            lanes: Vec::new(),
+        },
+        Footing::Same | Footing::Carried => book.known(instance),
+    }
 }
