@@ -70,8 +70,10 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
     let mut high_water = found.file;
     let chain = continue_chain(&dir, high_water.last().epoch, &mut report)?;
     let mut tracks = number_tracks(&dir, &config, &mut report)?;
-    for (track, (_, acked)) in tracks.iter_mut().zip(&high_water.last().tracks) {
-        track.acked = *acked;
+    for (track, (_, done)) in tracks.iter_mut().zip(&high_water.last().tracks) {
+        if !track.sessions_only {
+            track.acked = *done;
+        }
     }
     if high_water.is_new() {
         // Nothing was ever accepted here: a database that is there was not finished when the first open was cut short.
@@ -222,11 +224,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
         reason,
     };
     for (track, first, end) in std::mem::take(&mut survey.holes) {
-        report.lose(track, gap(first, end, DropReason::Damaged));
+        // What was trimmed was done with, even where the store has forgotten that.
+        let done = mark.tracks.get(track.0 as usize).map_or(Seq(0), |(_, done)| *done);
+        let first = first.max(done.next());
+        if first < end {
+            report.lose(track, gap(first, end, DropReason::Damaged));
+        }
     }
     for (number, track) in survey.catalog.tracks.iter_mut().enumerate() {
         let id = TrackId(number as u32);
-        let (end, acked) = mark.tracks.get(number).copied().unwrap_or_default();
+        let (end, done) = mark.tracks.get(number).copied().unwrap_or_default();
         if track.policy.memory_bytes.is_some() && track.segments.is_empty() {
             track.end = track.end.max(end).max(Seq(1));
             track.acked = Seq(track.acked.0.min(track.end.0 - 1));
@@ -238,14 +245,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
             continue;
         }
         // What was acknowledged was acknowledged, even where the store has forgotten it.
-        track.acked = track.acked.max(acked);
+        if !track.sessions_only {
+            track.acked = track.acked.max(done);
+        }
         // Only what was acknowledged is ever trimmed where an uplink reads: nothing else may be missing in front.
         let wanted = track.acked.next();
         let held = track.segments.front().map_or(track.end, |(first, _)| *first);
         if !track.sessions_only && held > wanted && track.gap_at(wanted).is_none() {
             report.lose(id, gap(wanted, held, DropReason::Damaged));
         }
-        track.end = track.end.max(wanted);
+        track.end = track.end.max(wanted).max(done.next());
         if end > track.end {
             report.lose(id, gap(track.end, end, DropReason::LostSuffix));
             track.end = end;
