@@ -89,7 +89,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
 
     let (engine, mut survey) = open_or_set_aside(&dir, &config, &tracks, &mut report)?;
     settle(&mut survey, high_water.last(), &chain, &mut report);
-    let newest = commit_findings(&engine, &survey, &report).map_err(|error| engine_error(&dir, &error))?;
+    let newest = commit_findings(&engine, &mut survey, &report).map_err(|error| engine_error(&dir, &error))?;
     dir.sync().map_err(|source| dir.io(root, source))?;
     let plan = plan(&config, &mut survey);
     let opened = Opened {
@@ -269,9 +269,14 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
 }
 
 /// Makes gaps and corrections of the index durable. Returns the newest commit.
-fn commit_findings(engine: &Engine, survey: &Survey, report: &OpenReport) -> Result<CommitNumber, HaltError> {
+fn commit_findings(engine: &Engine, survey: &mut Survey, report: &OpenReport) -> Result<CommitNumber, HaltError> {
     let forgotten = report.recovered < survey.commit;
-    if report.gaps.is_empty() && survey.stale_index.is_empty() && !forgotten {
+    let floor_lost = report.is_damaged() && survey.floor.is_none();
+    if floor_lost {
+        // It may be among what is lost: nothing is trimmed as read before the sessions have said so again.
+        survey.floor = Some(CommitNumber(1));
+    }
+    if report.gaps.is_empty() && survey.stale_index.is_empty() && !forgotten && !floor_lost {
         return Ok(survey.commit);
     }
     let commit = survey.commit.next();
@@ -294,6 +299,9 @@ fn commit_findings(engine: &Engine, survey: &Survey, report: &OpenReport) -> Res
             index::acked(TrackId(number as u32)),
             track.acked.0.to_be_bytes(),
         );
+    }
+    if let Some(floor) = survey.floor.filter(|_| floor_lost) {
+        batch.insert(&engine.index, index::FLOOR, floor.0.to_be_bytes());
     }
     batch.insert(&engine.index, index::COMMIT, commit.0.to_be_bytes());
     batch.commit()?;
