@@ -76,6 +76,8 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
         }
     }
     if high_water.is_new() {
+        // A first open that was cut short leaves the copy of a small file before the file itself.
+        report.remade.clear();
         // Nothing was ever accepted here: a database that is there was not finished when the first open was cut short.
         doctor::clear_unfinished(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
     }
