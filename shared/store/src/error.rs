@@ -126,12 +126,13 @@ impl From<fjall::Error> for ReadError {
 }
 
 /// True for what the environment refuses (no descriptors, no memory, a device error) and may grant later; false for damage:
-/// files that are missing or too short, and everything that does not decode.
+/// files that are missing or too short (the engine looks before the start of one that is empty, an invalid argument), and
+/// everything that does not decode.
 pub(crate) fn is_refusal(error: &fjall::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     match error {
         fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => {
-            !matches!(io.kind(), InvalidData | NotFound | UnexpectedEof)
+            !matches!(io.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
         }
         fjall::Error::Locked | fjall::Error::Poisoned => true,
         _ => false,

@@ -25,7 +25,7 @@ pub(crate) struct HighWater {
     generation: u64,
     pub(crate) epoch: Epoch,
     pub(crate) commit: CommitNumber,
-    /// Per track: the next number, and the last acknowledged one.
+    /// Per track: the next number, and the last one that is done with: acknowledged, or where nobody acknowledges, trimmed.
     pub(crate) tracks: Vec<(Seq, Seq)>,
 }
 
@@ -37,6 +37,7 @@ impl HighWater {
         let known = |track: &Track| match track.policy.memory_bytes {
             // Only what is reserved is on flash.
             Some(_) => (track.ring.reserved.max(Seq(1)), Seq(0)),
+            None if track.sessions_only => (track.end, Seq(track.first().0.saturating_sub(1))),
             None => (track.end, track.acked),
         };
         Self {

@@ -48,7 +48,7 @@ pub(crate) fn unsound(db: &Path) -> std::io::Result<Vec<u64>> {
     if !list.join("current").try_exists()? {
         return Ok(if folders.len() > 1 { vec![LIST] } else { Vec::new() });
     }
-    let Ok(Some(names)) = catch_unwind(AssertUnwindSafe(|| names(list).ok())) else {
+    let Some(names) = readable_names(list) else {
         return Ok(vec![LIST]);
     };
     let mut found = Vec::new();
@@ -73,6 +73,12 @@ fn names(list: &Path) -> lsm_tree::Result<BTreeMap<u64, String>> {
         }
     }
     Ok(names)
+}
+
+/// `None`: the list cannot be read.
+fn readable_names(list: &Path) -> Option<BTreeMap<u64, String>> {
+    // The engine asserts on some kinds of damage.
+    catch_unwind(AssertUnwindSafe(|| names(list).ok())).ok().flatten()
 }
 
 fn is_whole(folder: &Path) -> std::io::Result<bool> {
@@ -111,11 +117,17 @@ fn is_blank(folder: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// Folders without a `current` file, which the engine would delete.
+/// Folders that the list names and that have no `current` file: the engine would delete them. One that the list does not name was
+/// removed, and a power cut has undone a part of that; journals may still hold what was in it.
 pub(crate) fn unfinished(db: &Path) -> std::io::Result<Vec<u64>> {
     let mut found = Vec::new();
+    let list = db.join("keyspaces").join(LIST.to_string());
+    if !list.join("current").try_exists()? {
+        return Ok(found);
+    }
+    let names = readable_names(&list).unwrap_or_default();
     for (number, folder) in folders(db)? {
-        if !folder.join("current").try_exists()? {
+        if names.contains_key(&number) && !folder.join("current").try_exists()? {
             found.push(number);
         }
     }

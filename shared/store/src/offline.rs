@@ -43,7 +43,7 @@ pub struct TrackExamination {
     pub name: String,
     /// The next record would get this number.
     pub end: u64,
-    /// Last acknowledged number.
+    /// Last number that is done with: acknowledged, or where nobody acknowledges, trimmed as far as that is known.
     pub acked: u64,
     /// Numbers that can be read.
     pub readable: u64,

@@ -70,10 +70,14 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
     let mut high_water = found.file;
     let chain = continue_chain(&dir, high_water.last().epoch, &mut report)?;
     let mut tracks = number_tracks(&dir, &config, &mut report)?;
-    for (track, (_, acked)) in tracks.iter_mut().zip(&high_water.last().tracks) {
-        track.acked = *acked;
+    for (track, (_, done)) in tracks.iter_mut().zip(&high_water.last().tracks) {
+        if !track.sessions_only {
+            track.acked = *done;
+        }
     }
     if high_water.is_new() {
+        // A first open that was cut short leaves the copy of a small file before the file itself.
+        report.remade.clear();
         // Nothing was ever accepted here: a database that is there was not finished when the first open was cut short.
         doctor::clear_unfinished(&dir.database()).map_err(|source| dir.io(&dir.database(), source))?;
     }
@@ -87,7 +91,7 @@ pub(crate) fn recover(root: &Path, config: StoreConfig) -> Result<Recovered, Ope
 
     let (engine, mut survey) = open_or_set_aside(&dir, &config, &tracks, &mut report)?;
     settle(&mut survey, high_water.last(), &chain, &mut report);
-    let newest = commit_findings(&engine, &survey, &report).map_err(|error| engine_error(&dir, &error))?;
+    let newest = commit_findings(&engine, &mut survey, &report).map_err(|error| engine_error(&dir, &error))?;
     dir.sync().map_err(|source| dir.io(root, source))?;
     let plan = plan(&config, &mut survey);
     let opened = Opened {
@@ -222,11 +226,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
         reason,
     };
     for (track, first, end) in std::mem::take(&mut survey.holes) {
-        report.lose(track, gap(first, end, DropReason::Damaged));
+        // What was trimmed was done with, even where the store has forgotten that.
+        let done = mark.tracks.get(track.0 as usize).map_or(Seq(0), |(_, done)| *done);
+        let first = first.max(done.next());
+        if first < end {
+            report.lose(track, gap(first, end, DropReason::Damaged));
+        }
     }
     for (number, track) in survey.catalog.tracks.iter_mut().enumerate() {
         let id = TrackId(number as u32);
-        let (end, acked) = mark.tracks.get(number).copied().unwrap_or_default();
+        let (end, done) = mark.tracks.get(number).copied().unwrap_or_default();
         if track.policy.memory_bytes.is_some() && track.segments.is_empty() {
             track.end = track.end.max(end).max(Seq(1));
             track.acked = Seq(track.acked.0.min(track.end.0 - 1));
@@ -238,14 +247,16 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
             continue;
         }
         // What was acknowledged was acknowledged, even where the store has forgotten it.
-        track.acked = track.acked.max(acked);
+        if !track.sessions_only {
+            track.acked = track.acked.max(done);
+        }
         // Only what was acknowledged is ever trimmed where an uplink reads: nothing else may be missing in front.
         let wanted = track.acked.next();
         let held = track.segments.front().map_or(track.end, |(first, _)| *first);
         if !track.sessions_only && held > wanted && track.gap_at(wanted).is_none() {
             report.lose(id, gap(wanted, held, DropReason::Damaged));
         }
-        track.end = track.end.max(wanted);
+        track.end = track.end.max(wanted).max(done.next());
         if end > track.end {
             report.lose(id, gap(track.end, end, DropReason::LostSuffix));
             track.end = end;
@@ -260,9 +271,14 @@ fn settle(survey: &mut Survey, mark: &HighWater, chain: &IncarnationChain, repor
 }
 
 /// Makes gaps and corrections of the index durable. Returns the newest commit.
-fn commit_findings(engine: &Engine, survey: &Survey, report: &OpenReport) -> Result<CommitNumber, HaltError> {
+fn commit_findings(engine: &Engine, survey: &mut Survey, report: &OpenReport) -> Result<CommitNumber, HaltError> {
     let forgotten = report.recovered < survey.commit;
-    if report.gaps.is_empty() && survey.stale_index.is_empty() && !forgotten {
+    let floor_lost = report.is_damaged() && survey.floor.is_none();
+    if floor_lost {
+        // It may be among what is lost: nothing is trimmed as read before the sessions have said so again.
+        survey.floor = Some(CommitNumber(1));
+    }
+    if report.gaps.is_empty() && survey.stale_index.is_empty() && !forgotten && !floor_lost {
         return Ok(survey.commit);
     }
     let commit = survey.commit.next();
@@ -285,6 +301,9 @@ fn commit_findings(engine: &Engine, survey: &Survey, report: &OpenReport) -> Res
             index::acked(TrackId(number as u32)),
             track.acked.0.to_be_bytes(),
         );
+    }
+    if let Some(floor) = survey.floor.filter(|_| floor_lost) {
+        batch.insert(&engine.index, index::FLOOR, floor.0.to_be_bytes());
     }
     batch.insert(&engine.index, index::COMMIT, commit.0.to_be_bytes());
     batch.commit()?;

@@ -55,6 +55,15 @@ pub(crate) fn check(world: &World, dir: &Path, once: bool, open_max: Duration) -
     say(&report, lost, keyed_lost)
 }
 
+/// The open refuses, and names the file that is damaged.
+pub(crate) fn is_refused(world: &World, dir: &Path, file: &str) -> bool {
+    let Err(error) = fellbeck_store::open(dir, world.config.clone()) else {
+        return false;
+    };
+    assert!(error.to_string().contains(file), "{error}");
+    true
+}
+
 fn say(report: &OpenReport, lost: u64, keyed_lost: u64) -> String {
     let mut words = Vec::new();
     if report.quarantined.is_some() {

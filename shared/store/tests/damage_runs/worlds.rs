@@ -1,7 +1,8 @@
 //! Stores to damage, each with all that is known of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use fellbeck_core::{CommitNumber, Seq, TrackId};
 use fellbeck_store::{Append, Commit, Put, Space, StoreConfig};
@@ -45,6 +46,28 @@ pub(crate) fn large_tables() -> StoreConfig {
 }
 
 pub(crate) const SPACES: [Space; 4] = [Space::Session, Space::Retained, Space::Mark, Space::Node];
+
+/// It is written each second.
+const HIGH_WATER_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the newest slot of the high-water file says: the newest commit, and per track the next number and the last one done with.
+fn high_water(dir: &Path) -> Option<(u64, Vec<(u64, u64)>)> {
+    let slots = ["high-water.a", "high-water.b"].map(|name| std::fs::read(dir.join(name)).ok());
+    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+    // One that is being written is looked at again.
+    let whole = |slot: &Vec<u8>| {
+        let content = slot.len().checked_sub(8);
+        content.is_some_and(|at| at >= 25 && xxhash_rust::xxh3::xxh3_64(&slot[..at]) == number(&slot[at..]))
+    };
+    let newest = slots
+        .into_iter()
+        .flatten()
+        .filter(whole)
+        .max_by_key(|slot| number(&slot[1..9]))?;
+    let tracks = newest[25..newest.len() - 8].chunks_exact(16);
+    let tracks = tracks.map(|track| (number(&track[..8]), number(&track[8..])));
+    Some((number(&newest[13..21]), tracks.collect()))
+}
 
 impl World {
     pub(crate) fn edge(name: &'static str, config: StoreConfig, closed: bool) -> Self {
@@ -98,8 +121,20 @@ impl World {
         if closed {
             node.store.close();
         } else {
-            // The high-water file follows within a second; what it does not name yet could not be told from a torn end.
-            std::thread::sleep(Duration::from_millis(1500));
+            // What the high-water file does not name yet could not be told from a torn end.
+            let newest = node.store.newest_commit();
+            let done: Vec<(u64, u64)> = (0..tracks)
+                .map(|track| {
+                    let bounds = node.store.bounds(TrackId(track));
+                    let acked = edge && track == 0;
+                    (bounds.end.0, if acked { bounds.acked.0 } else { bounds.first.0 - 1 })
+                })
+                .collect();
+            let deadline = Instant::now() + HIGH_WATER_WITHIN;
+            while high_water(dir.path()) != Some((newest.0, done.clone())) {
+                assert!(Instant::now() < deadline, "the high-water file follows");
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
         }
         let bounds = (0..tracks)
             .map(|track| {
