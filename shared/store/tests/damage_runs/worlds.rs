@@ -121,20 +121,7 @@ impl World {
         if closed {
             node.store.close();
         } else {
-            // What the high-water file does not name yet could not be told from a torn end.
-            let newest = node.store.newest_commit();
-            let done: Vec<(u64, u64)> = (0..tracks)
-                .map(|track| {
-                    let bounds = node.store.bounds(TrackId(track));
-                    let acked = edge && track == 0;
-                    (bounds.end.0, if acked { bounds.acked.0 } else { bounds.first.0 - 1 })
-                })
-                .collect();
-            let deadline = Instant::now() + HIGH_WATER_WITHIN;
-            while high_water(dir.path()) != Some((newest.0, done.clone())) {
-                assert!(Instant::now() < deadline, "the high-water file follows");
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
+            await_high_water(&node, dir.path(), tracks, edge);
         }
         let bounds = (0..tracks)
             .map(|track| {
@@ -154,5 +141,22 @@ impl World {
             log_id: node.store.log_id(),
             epoch: node.store.bounds(TrackId(0)).epoch.0,
         }
+    }
+}
+
+/// What the high-water file does not name yet could not be told from a torn end.
+fn await_high_water(node: &Node, dir: &std::path::Path, tracks: u32, edge: bool) {
+    let newest = node.store.newest_commit();
+    let done: Vec<(u64, u64)> = (0..tracks)
+        .map(|track| {
+            let bounds = node.store.bounds(TrackId(track));
+            let acked = edge && track == 0;
+            (bounds.end.0, if acked { bounds.acked.0 } else { bounds.first.0 - 1 })
+        })
+        .collect();
+    let deadline = Instant::now() + HIGH_WATER_WITHIN;
+    while high_water(dir) != Some((newest.0, done.clone())) {
+        assert!(Instant::now() < deadline, "the high-water file follows");
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
