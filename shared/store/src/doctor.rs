@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::journal::{self, Walk};
+use crate::manifest;
 
 /// What was found in all journals.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub(crate) fn heal(dir: &Path, distrust: bool) -> std::io::Result<Findings> {
     Ok(findings)
 }
 
-/// Removes a database whose creation was cut short: its version file, of four bytes, is written and synced last, and no commit is in its
-/// journal.
+/// Removes a database whose creation was cut short: no commit is in its journals, and its version file, of four bytes, is not there, which
+/// is written and synced last, or no folder but the list has a table: then nothing is in it, whatever of its folders is there.
 pub(crate) fn clear_unfinished(dir: &Path) -> std::io::Result<()> {
     if !dir.try_exists()? {
         return Ok(());
@@ -62,7 +63,7 @@ pub(crate) fn clear_unfinished(dir: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(error),
     };
-    if finished || has_commits(dir)? {
+    if (finished && manifest::has_tables(dir)?) || has_commits(dir)? {
         return Ok(());
     }
     tracing::warn!(dir = %dir.display(), "a database that was never finished is removed");

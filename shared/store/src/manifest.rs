@@ -134,6 +134,21 @@ pub(crate) fn unfinished(db: &Path) -> std::io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// Whether any folder but the list has a table file, named or not.
+pub(crate) fn has_tables(db: &Path) -> std::io::Result<bool> {
+    for (_, folder) in folders(db)?.into_iter().filter(|(number, _)| *number != LIST) {
+        match fs::read_dir(folder.join("tables")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            tables => {
+                if tables?.next().is_some() {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Folders that the engine cannot open, each tried by itself.
 pub(crate) fn unopenable(db: &Path) -> std::io::Result<Vec<u64>> {
     let mut found = Vec::new();

@@ -69,6 +69,26 @@ fn high_water(dir: &Path) -> Option<(u64, Vec<(u64, u64)>)> {
     Some((number(&newest[13..21]), tracks.collect()))
 }
 
+/// Waits until the high-water file names all: what it does not name yet could not be told from a torn end.
+fn await_high_water(node: &Node, dir: &Path, edge: bool, tracks: u32) {
+    let done = |track: u32| {
+        let bounds = node.store.bounds(TrackId(track));
+        let acknowledged = edge && track == 0;
+        let done = if acknowledged {
+            bounds.acked.0
+        } else {
+            bounds.first.0 - 1
+        };
+        (bounds.end.0, done)
+    };
+    let wanted = Some((node.store.newest_commit().0, (0..tracks).map(done).collect()));
+    let deadline = Instant::now() + HIGH_WATER_WITHIN;
+    while high_water(dir) != wanted {
+        assert!(Instant::now() < deadline, "the high-water file follows");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 impl World {
     pub(crate) fn edge(name: &'static str, config: StoreConfig, closed: bool) -> Self {
         Self::build(name, config, closed, 2)
@@ -121,7 +141,7 @@ impl World {
         if closed {
             node.store.close();
         } else {
-            await_high_water(&node, dir.path(), tracks, edge);
+            await_high_water(&node, dir.path(), edge, tracks);
         }
         let bounds = (0..tracks)
             .map(|track| {
@@ -141,22 +161,5 @@ impl World {
             log_id: node.store.log_id(),
             epoch: node.store.bounds(TrackId(0)).epoch.0,
         }
-    }
-}
-
-/// What the high-water file does not name yet could not be told from a torn end.
-fn await_high_water(node: &Node, dir: &std::path::Path, tracks: u32, edge: bool) {
-    let newest = node.store.newest_commit();
-    let done: Vec<(u64, u64)> = (0..tracks)
-        .map(|track| {
-            let bounds = node.store.bounds(TrackId(track));
-            let acked = edge && track == 0;
-            (bounds.end.0, if acked { bounds.acked.0 } else { bounds.first.0 - 1 })
-        })
-        .collect();
-    let deadline = Instant::now() + HIGH_WATER_WITHIN;
-    while high_water(dir) != Some((newest.0, done.clone())) {
-        assert!(Instant::now() < deadline, "the high-water file follows");
-        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
