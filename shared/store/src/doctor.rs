@@ -53,7 +53,7 @@ pub(crate) fn heal(dir: &Path, distrust: bool) -> std::io::Result<Findings> {
 }
 
 /// Removes a database whose creation was cut short: no commit is in its journals, and its version file, of four bytes, is not there, which
-/// is written and synced last, or no folder but the list has a table: then nothing is in it, whatever of its folders is there.
+/// is written and synced last, or no byte was written to a journal and no folder but the list has a table: then nothing is in it.
 pub(crate) fn clear_unfinished(dir: &Path) -> std::io::Result<()> {
     if !dir.try_exists()? {
         return Ok(());
@@ -63,11 +63,20 @@ pub(crate) fn clear_unfinished(dir: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(error),
     };
-    if (finished && manifest::has_tables(dir)?) || has_commits(dir)? {
+    if (finished && (manifest::has_tables(dir)? || is_written(dir)?)) || has_commits(dir)? {
         return Ok(());
     }
     tracing::warn!(dir = %dir.display(), "a database that was never finished is removed");
     fs::remove_dir_all(dir)
+}
+
+fn is_written(dir: &Path) -> std::io::Result<bool> {
+    for path in journals(dir)? {
+        if journal::walk(&path)?.written > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn has_commits(dir: &Path) -> std::io::Result<bool> {

@@ -450,14 +450,31 @@ mod tests {
     #[test]
     fn a_database_whose_creation_was_cut_short_is_removed_and_one_with_a_commit_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        for (version, commit, stays) in [(&b""[..], false, false), (b"FJL\x03", false, true), (b"", true, true)] {
-            let db = dir.path().join(format!("db-{}-{commit}", version.len()));
-            std::fs::create_dir(&db).unwrap();
+        let commit = batch(1, &[b"kept"]);
+        let (zeros, torn) = (vec![0; 5000], commit[..commit.len() - 1].to_vec());
+        let finished = &b"FJL\x03"[..];
+        for (at, (version, journal, table, stays)) in [
+            (&b""[..], &zeros, false, false),
+            (b"", &commit, false, true),
+            (finished, &commit, false, true),
+            (finished, &torn, false, true),
+            (finished, &zeros, true, true),
+            // Nothing was ever written into it.
+            (finished, &zeros, false, false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let db = dir.path().join(format!("db-{at}"));
+            let tables = db.join("keyspaces/7/tables");
+            std::fs::create_dir_all(&tables).unwrap();
+            if table {
+                std::fs::write(tables.join("0"), "a table").unwrap();
+            }
             std::fs::write(db.join("version"), version).unwrap();
-            let journal = if commit { batch(1, &[b"kept"]) } else { vec![0; 5000] };
             std::fs::write(db.join("0.jnl"), journal).unwrap();
             crate::doctor::clear_unfinished(&db).unwrap();
-            assert_eq!(db.exists(), stays, "{version:?} {commit}");
+            assert_eq!(db.exists(), stays, "{at}");
         }
     }
 }
