@@ -82,6 +82,7 @@ impl Node {
             tick: Tick(Duration::from_secs(10)),
             wall: WallTime(1_700_000_000_000),
             clock: ClockQuality::Unknown,
+            runs_since: WallTime(0),
         };
         let mut core = Core::new(config, Box::new(Everything), "fuzzed");
         let map = values.iter().cloned();

@@ -196,6 +196,7 @@ impl Node {
             tick: Tick(std::time::Duration::from_millis(now_ms)),
             wall: self.wall(now_ms),
             clock: self.clock,
+            runs_since: WallTime(0),
         }
     }
 

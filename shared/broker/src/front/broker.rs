@@ -187,6 +187,7 @@ impl Broker {
                 tick: Tick::default(),
                 wall: WallTime(0),
                 clock,
+                runs_since: limits.clock_runs_since,
             }),
             now_is_fresh: Cell::new(false),
             clock: Cell::new(clock),
@@ -241,6 +242,7 @@ impl Broker {
             tick: Tick(self.started.elapsed()),
             wall: WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)),
             clock: self.clock.get(),
+            runs_since: self.now.get().runs_since,
         });
     }
 

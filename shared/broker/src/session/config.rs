@@ -16,6 +16,21 @@ pub struct Now {
     pub wall: WallTime,
     /// What the node knows of its wall clock. While it is unknown, no message expires.
     pub clock: ClockQuality,
+    /// Since when `wall` runs: [`CoreLimits::clock_runs_since`].
+    pub runs_since: WallTime,
+}
+
+impl Now {
+    /// Whether the time from a stamp `at`, of a clock of that quality, to `wall` is time that has passed: a time source set the clock at
+    /// both moments, or the machine has not been started since. A source that set it in between may have moved it by years.
+    pub(super) fn is_comparable(&self, at: WallTime, clock: ClockQuality) -> bool {
+        match (clock, self.clock) {
+            (ClockQuality::Unknown, _) | (_, ClockQuality::Unknown) => false,
+            (ClockQuality::Unsynced, ClockQuality::Synced) => false,
+            (ClockQuality::Synced, ClockQuality::Synced) => true,
+            (_, ClockQuality::Unsynced) => at >= self.runs_since,
+        }
+    }
 }
 
 /// Where a message is logged. Edge: forward rules. Cloud: stream and partition.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fellbeck_core::{ClockQuality, CommitNumber, DropReason, LogPosition, QoS};
+use fellbeck_core::{CommitNumber, DropReason, LogPosition, QoS};
 use fellbeck_store::commit::{Space, Stored};
 
 use super::expiry::Timer;
@@ -244,20 +244,13 @@ impl Core {
 
     /// The delay of a will and the expiry go on from when the session lost its connection.
     fn restore_timers(&mut self, key: SessionKey, now: Now) {
-        let runs_since = self.config.limits.clock_runs_since;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         // Only what one clock has told counts: a time source at both moments, or a machine that has not been started since.
         let away_secs = match session.left {
-            Some((_, ClockQuality::Unknown)) | None => 0,
-            _ if now.clock == ClockQuality::Unknown => 0,
-            Some((at, clock))
-                if at >= runs_since || (clock, now.clock) == (ClockQuality::Synced, ClockQuality::Synced) =>
-            {
-                now.wall.0.saturating_sub(at.0) / 1000
-            }
-            Some(_) => 0,
+            Some((at, clock)) if now.is_comparable(at, clock) => now.wall.0.saturating_sub(at.0) / 1000,
+            Some(_) | None => 0,
         };
         let due = |secs: u32| {
             now.tick

@@ -1,6 +1,6 @@
 //! One call from outside: the time it is made at, and the port that it may speak through.
 
-use fellbeck_core::{ClockQuality, Record};
+use fellbeck_core::Record;
 
 use super::config::Now;
 use crate::wire::Wire;
@@ -20,11 +20,12 @@ impl<'a, W: Wire> Turn<'a, W> {
 impl Now {
     /// Seconds of the expiry interval that remain: `Some(0)` means expired, `None` that none was set.
     ///
-    /// While the node does not know its clock nothing expires.
+    /// While the node does not know its clock, or took the message by another one, nothing expires.
     pub(super) fn remaining_expiry_secs(&self, record: &Record<'_>) -> Option<u32> {
-        match self.clock {
-            ClockQuality::Unknown => record.expiry_secs.map(|interval| interval.max(1)),
-            ClockQuality::Synced | ClockQuality::Unsynced => record.remaining_expiry_secs(self.wall),
+        if self.is_comparable(record.accepted_at, record.clock) {
+            record.remaining_expiry_secs(self.wall)
+        } else {
+            record.expiry_secs.map(|interval| interval.max(1))
         }
     }
 }

@@ -112,6 +112,7 @@ pub(super) fn books_at_rest(store: &Store) -> Result<Books, NodeError> {
         tick: Tick::default(),
         wall: WallTime(0),
         clock: ClockQuality::Unknown,
+        runs_since: WallTime(0),
     };
     core.restore(values, store.newest_commit(), now)
         .map_err(|error| state(&error))?;

@@ -119,6 +119,7 @@ impl World {
                 tick: Tick::default(),
                 wall: WallTime(1_700_000_000_000),
                 clock: ClockQuality::Synced,
+                runs_since: WallTime(0),
             },
             pressure: Pressure::Normal,
             reads: Vec::new(),

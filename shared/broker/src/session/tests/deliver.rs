@@ -1,6 +1,6 @@
 //! Fan-out and delivery: who sees what and when, windows, queues, the seam between memory and log.
 
-use fellbeck_core::{ClockQuality, DropReason};
+use fellbeck_core::{ClockQuality, DropReason, WallTime};
 
 use super::harness::*;
 
@@ -266,6 +266,41 @@ fn a_full_queue_of_a_clean_session_drops_oldest_qos0_first_and_counts() {
     world.unblock(reader);
     assert_eq!(world.payloads(reader), ["b", "d", "e"]);
     world.assert_books_balance("reader");
+}
+
+/// A gateway without a battery clock was in 1970 when it took a message, and is in this century behind a reboot: the message used to be dropped as expired.
+#[test]
+fn a_message_of_another_clock_does_not_expire_by_the_difference_of_the_two() {
+    let (unsynced, synced) = (ClockQuality::Unsynced, ClockQuality::Synced);
+    for (before, after, rebooted, left) in [
+        (unsynced, unsynced, true, Some(10)),
+        (unsynced, synced, false, Some(10)),
+        (synced, unsynced, true, Some(10)),
+        (synced, unsynced, false, None),
+        (unsynced, unsynced, false, None),
+        (synced, synced, true, None),
+    ] {
+        let mut world = World::new(edge());
+        world.now.clock = before;
+        let (reader, _) = world.join(persistent("reader"));
+        world.subscribe(reader, "log/#", 1);
+        world.cut(reader);
+        let (publisher, _) = world.join(connect("publisher"));
+        let mut send = Send::new("log/a", "m", 1, 1);
+        send.expiry_secs = Some(10);
+        world.publish_with(publisher, &send);
+        world.settle();
+        world.now.wall.0 += 1_000_000;
+        world.now.clock = after;
+        if rebooted {
+            world.now.runs_since = WallTime(world.now.wall.0 - 5000);
+        }
+        world.crash();
+        let (reader, _) = world.join(persistent("reader"));
+        let got: Vec<_> = world.messages(reader).iter().map(|got| got.expiry_secs).collect();
+        let wanted: Vec<_> = left.map(Some).into_iter().collect();
+        assert_eq!(got, wanted, "{before:?} {after:?} {rebooted}");
+    }
 }
 
 /// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]

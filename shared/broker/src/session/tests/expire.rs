@@ -75,13 +75,13 @@ fn a_free_running_clock_tells_nothing_of_the_time_before_the_machine_was_started
         (synced, unsynced, true, 1),
         (synced, synced, true, 0),
         (unsynced, unsynced, false, 0),
-        (unsynced, synced, false, 0),
+        (unsynced, synced, false, 1),
     ] {
         let mut world = away_by(100, before);
         world.now.wall.0 += 1_000_000;
         world.now.clock = after;
         if rebooted {
-            world.config.limits.clock_runs_since = WallTime(world.now.wall.0 - 5000);
+            world.now.runs_since = WallTime(world.now.wall.0 - 5000);
         }
         world.crash();
         world.pass(Duration::from_secs(1));
