@@ -18,13 +18,20 @@ const READ_BYTES: usize = 1 << 20;
 
 /// The newest gaps, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct GapList(Mutex<VecDeque<Value>>);
+pub(crate) struct GapList {
+    list: Mutex<VecDeque<Value>>,
+    /// Older gaps are not listed: the stream has given them up, or there are too many.
+    is_cut: bool,
+}
 
 impl GapList {
     /// Reads the newest gaps out of their stream.
     pub(crate) fn load(store: &Store, gaps: TrackId) -> Result<Self, ReadError> {
-        let list = Self::default();
         let bounds = store.bounds(gaps);
+        let list = Self {
+            is_cut: bounds.first > Seq(1) || bounds.end.0 > LISTED_MAX as u64,
+            ..Self::default()
+        };
         let mut at = Seq(bounds.end.0.saturating_sub(LISTED_MAX as u64)).max(bounds.first);
         while at < bounds.end {
             let read = store.track_records(gaps, at, READ_BYTES)?;
@@ -41,7 +48,7 @@ impl GapList {
 
     /// Adds a gap.
     pub(crate) fn push(&self, gap: Value) {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         if list.len() == LISTED_MAX {
             list.pop_front();
         }
@@ -50,17 +57,17 @@ impl GapList {
 
     /// Whether a gap of a lane reaches above `seq`; also when it may, since older gaps than those listed exist.
     pub(crate) fn reaches_above(&self, edge: &str, (lane, run): (&str, Run), seq: Seq) -> bool {
-        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let is_above = |gap: &Value| {
             let is_of_lane = gap["edge"] == edge && gap["lane"] == lane && gap["run"] == run.0;
             is_of_lane && gap["last"].as_u64().is_none_or(|last| last > seq.0)
         };
-        list.len() >= LISTED_MAX || list.iter().any(is_above)
+        self.is_cut || list.len() >= LISTED_MAX || list.iter().any(is_above)
     }
 
     /// What edges have declared, and what this node's own store has lost.
     pub(crate) fn to_json(&self, store: &Store) -> Value {
-        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         json!({ "edges": &*list, "store": losses(store) })
     }
 }

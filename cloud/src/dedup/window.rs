@@ -7,7 +7,8 @@
 //! too old, and while there are more identifiers than the bound. That depends on the blocks and the time alone, so a node that reads
 //! its blocks back forgets the same ones. Memory: at most about 120 bytes per identifier.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use fellbeck_core::WallTime;
@@ -19,6 +20,8 @@ use super::device_id::DeviceId;
 const BLOCK_MAX: usize = 1024;
 /// Blocks that one commit deletes at most; the rest follows with the next ones.
 const DELETES_MAX: usize = 1024;
+/// Block of an identifier whose commit is under construction.
+const NOTED: u64 = u64::MAX;
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 16;
 
@@ -64,7 +67,8 @@ pub(crate) struct BadBlock;
 #[derive(Debug)]
 pub(crate) struct Window {
     limits: WindowLimits,
-    known: HashSet<DeviceId>,
+    /// With the block that holds it: one that is forgotten and still stored may have held it before.
+    known: HashMap<DeviceId, u64>,
     /// Those of all blocks, in their order.
     ids: VecDeque<DeviceId>,
     blocks: VecDeque<Block>,
@@ -78,7 +82,7 @@ impl Window {
     pub(crate) fn new(limits: WindowLimits) -> Self {
         Self {
             limits,
-            known: HashSet::new(),
+            known: HashMap::new(),
             ids: VecDeque::new(),
             blocks: VecDeque::new(),
             next: 1,
@@ -93,7 +97,6 @@ impl Window {
         if number < self.next || number == u64::MAX {
             return Err(BadBlock);
         }
-        self.known.extend(ids.iter().copied());
         self.push(number, at, &ids);
         Ok(())
     }
@@ -121,7 +124,13 @@ impl Window {
 
     /// Notes an identifier for the commit under construction; false when it is known.
     pub(crate) fn note(&mut self, id: DeviceId) -> bool {
-        self.known.insert(id)
+        match self.known.entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(NOTED);
+                true
+            }
+        }
     }
 
     /// Takes back what was noted: there will be no commit.
@@ -150,6 +159,7 @@ impl Window {
 
     fn push(&mut self, number: u64, at: WallTime, ids: &[DeviceId]) {
         let len = ids.len();
+        self.known.extend(ids.iter().map(|id| (*id, number)));
         self.blocks.push_back(Block { number, at, len });
         self.ids.extend(ids);
         self.next = number + 1;
@@ -161,7 +171,9 @@ impl Window {
     fn forget_front(&mut self) -> u64 {
         let Some(block) = self.blocks.pop_front() else { return 0 };
         for id in self.ids.drain(..block.len) {
-            self.known.remove(&id);
+            if self.known.get(&id) == Some(&block.number) {
+                self.known.remove(&id);
+            }
         }
         self.stale.push_back(block.number);
         block.len as u64
@@ -241,6 +253,19 @@ mod tests {
             }
             self.window = window;
         }
+    }
+
+    /// An identifier that was stored anew was forgotten with a block that had held it before and was not yet deleted.
+    #[test]
+    fn a_stale_block_takes_nothing_of_a_later_one_with_it() {
+        let mut stored = Stored::new(10_000, 1_000);
+        for n in 0..3_000 {
+            stored.commit(&[n], 0);
+        }
+        assert_eq!(stored.commit(&[2_500], 1_000), [2_500], "its first block is too old");
+        stored.restart();
+        assert_eq!(stored.commit(&[1], 1_000), [1]);
+        assert_eq!(stored.commit(&[2_500], 1_000), [0; 0]);
     }
 
     #[test]

@@ -228,6 +228,9 @@ impl<'a> Stream<'a> {
                     .unwant(list.iter().map(|filter| filter.as_str().to_owned()).collect())
                     .await
             }
+            FromEdge::Complete if self.filters.is_complete => {
+                return Err(Ended::Protocol("a second Complete".into()));
+            }
             FromEdge::Complete => {
                 self.filters.is_complete = true;
                 session.want(self.filters.all(), true).await

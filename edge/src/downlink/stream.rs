@@ -145,6 +145,10 @@ impl<'a> Stream<'a> {
     }
 
     async fn publish(&mut self, messages: &Messages) -> Result<(), Broken> {
+        // The mark moves with what follows, so nothing may be waited for between the two: the link may end meanwhile, and what it
+        // sends again would be taken for a repetition.
+        let inside = self.downlink.parts.inside.clone();
+        let place = inside.reserve().await.map_err(|_| Broken::Node)?;
         let clock = &self.downlink.parts.clock;
         let now = Now {
             tick: clock.tick(),
@@ -162,8 +166,7 @@ impl<'a> Stream<'a> {
             )
         });
         // Also a frame of nothing new goes this way, so that it is acknowledged behind those before it.
-        let answer = self.downlink.parts.inside.inflow(taken.block, mark).await;
-        self.downlink.outstanding = Some(answer.map_err(|_| Broken::Node)?);
+        self.downlink.outstanding = Some(place.inflow(taken.block, mark));
         self.acks = taken.acks;
         Ok(())
     }

@@ -63,6 +63,10 @@ pub(crate) fn note(shared: &Shared, track: TrackId, first: Seq, end: Seq, epoch:
         let Some(state) = catalog.tracks.get_mut(track.0 as usize) else {
             return;
         };
+        // What is in memory is no loss of flash.
+        if state.policy.memory_bytes.is_some() && state.segments.is_empty() {
+            return;
+        }
         // What was acknowledged or trimmed since the read began is no loss.
         let mut at = first.max(state.first());
         if !state.sessions_only {

@@ -137,7 +137,14 @@ fn lanes<'a>(
     let mut trimmed = 0;
     let lanes = ends.iter().enumerate().map(|(index, end)| {
         let track = TrackId(index as u32);
+        // A track in memory has nothing on flash to be read, and nothing to be missed there.
+        let in_memory = {
+            let catalog = shared.catalog();
+            let state = &catalog.tracks[index];
+            state.policy.memory_bytes.is_some() && state.segments.is_empty()
+        };
         let start = match place.as_ref().and_then(|place| place.get(index)) {
+            _ if in_memory => *end,
             Some(seq) => {
                 // A segment may have been trimmed since the reader stopped here.
                 let first = shared.catalog().tracks[index].first();

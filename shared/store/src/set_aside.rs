@@ -163,20 +163,23 @@ impl Opening<'_> {
 /// The whole database takes the place of the quarantine; where some of its folders are there already, the rest follows them.
 fn move_whole(db: &Path, aside: &Path) -> std::io::Result<()> {
     if !aside.try_exists()? {
-        return match fs::rename(db, aside) {
-            Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir(aside),
-            outcome => outcome,
-        };
-    }
-    if !aside.join("whole").try_exists()? {
-        for (number, folder) in manifest::folders(db)? {
-            let target = aside.join("keyspaces").join(number.to_string());
-            if !target.try_exists()? {
-                fs::create_dir_all(aside.join("keyspaces"))?;
-                fs::rename(folder, target)?;
-            }
+        match fs::rename(db, aside) {
+            Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir(aside)?,
+            outcome => outcome?,
         }
-        keep_journals(db, aside)?;
+    }
+    // The mark is written before anything is begun anew: behind a crash, what was begun must not be taken for a part of what is aside.
+    if !aside.join("whole").try_exists()? {
+        if db.try_exists()? {
+            for (number, folder) in manifest::folders(db)? {
+                let target = aside.join("keyspaces").join(number.to_string());
+                if !target.try_exists()? {
+                    fs::create_dir_all(aside.join("keyspaces"))?;
+                    fs::rename(folder, target)?;
+                }
+            }
+            keep_journals(db, aside)?;
+        }
         File::create(aside.join("whole"))?.sync_all()?;
         sync_all(aside)?;
     }

@@ -332,6 +332,27 @@ fn a_track_in_memory_gives_up_its_oldest_and_names_it_and_its_numbers_go_on() {
     assert_eq!(gaps[0], (611, held[0].0 - 1));
 }
 
+/// A session that reads the log named what a lane in memory had taken between two of its reads as lost, and the uplink then sent the gap.
+#[test]
+fn a_reader_of_the_log_loses_nothing_of_a_track_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(Overflow::DropOldest);
+    config.policies[0].1.memory_bytes = Some(1 << 20);
+    let mut node = Node::open(dir.path(), config);
+    let mut at = fellbeck_core::LogPosition::start_of(fellbeck_core::CommitNumber(1));
+    for n in 0..20 {
+        assert!(offer(&mut node, BULK, n) && offer(&mut node, ALARM, n));
+        node.settle();
+        let read = node.read_log(at, usize::MAX);
+        assert_eq!(read.skipped, 0);
+        at = read.next;
+    }
+    let (records, gaps) = node.track_from(BULK, 1);
+    assert_eq!((records.len(), gaps), (20, Vec::new()));
+    assert_eq!(node.store.losses(), []);
+    node.store.close();
+}
+
 #[test]
 fn lanes_that_are_acknowledged_and_open_do_not_hold_the_quota() {
     let dir = tempfile::tempdir().unwrap();

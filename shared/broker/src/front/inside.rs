@@ -130,6 +130,9 @@ impl std::fmt::Debug for Call {
     }
 }
 
+/// Room for one inflow.
+pub struct InflowPlace<'a>(mpsc::Permit<'a, Call>);
+
 impl Inside {
     /// Attaches a link to the session of `edge`, making it if there is none. At most `window` messages are unacknowledged;
     /// larger ones than `packet_max` are dropped, counted.
@@ -151,16 +154,10 @@ impl Inside {
         })
     }
 
-    /// Publishes messages that came from the cloud. The answer comes when they and `mark`, a key and value of `Space::Node`, are
-    /// durable, or need not be; it fails when the broker ends. Inflows are taken in the order of the calls.
-    pub async fn inflow(
-        &self,
-        block: RecordBlock,
-        mark: Option<(Bytes, Bytes)>,
-    ) -> Result<oneshot::Receiver<()>, Gone> {
-        let (answer, taken) = oneshot::channel();
-        self.call(Call::Inflow { block, mark, answer }).await?;
-        Ok(taken)
+    /// A place for messages that came from the cloud. To be had before they are noted as taken: what is put into it is handed over
+    /// without a wait, in which the caller could be dropped.
+    pub async fn reserve(&self) -> Result<InflowPlace<'_>, Gone> {
+        self.calls.reserve().await.map(InflowPlace).map_err(|_| Gone)
     }
 
     /// What clients are subscribed to. It is looked up from the first call on.
@@ -179,6 +176,16 @@ impl Inside {
 
     async fn call(&self, call: Call) -> Result<(), Gone> {
         self.calls.send(call).await.map_err(|_| Gone)
+    }
+}
+
+impl InflowPlace<'_> {
+    /// Publishes messages that came from the cloud. The answer comes when they and `mark`, a key and value of `Space::Node`, are
+    /// durable, or need not be; it fails when the broker ends. Inflows are taken in the order of the calls.
+    pub fn inflow(self, block: RecordBlock, mark: Option<(Bytes, Bytes)>) -> oneshot::Receiver<()> {
+        let (answer, taken) = oneshot::channel();
+        self.0.send(Call::Inflow { block, mark, answer });
+        taken
     }
 }
 

@@ -42,6 +42,11 @@ pub fn edge_client_id(edge: &str) -> String {
 }
 
 /// Name of the edge whose session this is; `None` for that of an MQTT client.
+/// Whether the session is the reader of an edge.
+pub(super) fn is_edge(client_id: &str) -> bool {
+    edge_of(client_id).is_some()
+}
+
 fn edge_of(client_id: &str) -> Option<&str> {
     client_id.strip_prefix(EDGE_PREFIX)
 }

@@ -6,6 +6,7 @@
 
 use fellbeck_core::{DropReason, QoS};
 
+use super::edge::is_edge;
 use super::in_flight::{Entry, Source, Step};
 use super::ledger::ReaderLedger;
 use super::message::{Item, MessageRef, Offer, Place};
@@ -87,7 +88,10 @@ impl Session {
         let mut source = Source::of(offer);
         let is_kept = match offer.place {
             Place::Group(_, _, None) => true,
-            Place::Retained(..) => self.is_durable() && self.in_flight.has_room_for_retained(offer.bytes()),
+            // To an edge an older value must not come behind a newer one that it has: it would drop the newer one as a repetition.
+            Place::Retained(..) => {
+                self.is_durable() && !is_edge(&self.client_id) && self.in_flight.has_room_for_retained(offer.bytes())
+            }
             _ => self.is_durable(),
         };
         if is_kept {

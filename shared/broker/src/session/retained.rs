@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use fellbeck_core::{CommitNumber, DropReason, Filter, Record, RecordBlock};
 use fellbeck_store::commit::{Delete, Put, Space, Stored};
 
-use super::edge::is_kept_back;
+use super::edge::{is_edge, is_kept_back};
 use super::in_flight::Source;
 use super::inflow::is_inflow;
 use super::message::{Ids, Item, Message, MessageRef, Offer, Place, block_of_one};
@@ -337,7 +337,9 @@ impl Session {
         });
         match item {
             Some(item) => {
-                self.in_flight.keep_retained(packet_id, &item);
+                if !is_edge(&self.client_id) {
+                    self.in_flight.keep_retained(packet_id, &item);
+                }
                 self.send_again(packet_id, &item, work, turn);
             }
             // The value has been replaced since; the new one comes, or came, by the subscription.

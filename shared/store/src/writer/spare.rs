@@ -70,6 +70,10 @@ impl Spare {
 
     /// Takes note of the newest record of a topic. `None`: there is no room for another topic. `Some(true)`: it takes the place of one.
     fn hold(&mut self, topic: &str, bytes: u64, bytes_max: u64) -> Option<(u64, bool)> {
+        // The engine takes keys of at most 65,535 bytes, and the track stands before the topic.
+        if topic.len() > usize::from(u16::MAX) - 4 {
+            return None;
+        }
         let before = self.latest.get(topic.as_bytes()).map(|held| held.bytes);
         let total = self.bytes - before.unwrap_or(0) + bytes;
         if before.is_none() && (self.latest.len() >= TOPICS_MAX || total > bytes_max) {
