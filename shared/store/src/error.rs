@@ -129,14 +129,17 @@ impl From<fjall::Error> for ReadError {
 /// files that are missing or too short (the engine looks before the start of one that is empty, an invalid argument), and
 /// everything that does not decode.
 pub(crate) fn is_refusal(error: &fjall::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     match error {
-        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => {
-            !matches!(io.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
-        }
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => is_refused(io),
         fjall::Error::Locked | fjall::Error::Poisoned => true,
         _ => false,
     }
+}
+
+/// As [`is_refusal`], of an error of the system.
+pub(crate) fn is_refused(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    !matches!(error.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
 }
 
 /// The writer cannot go on: it halts the store.

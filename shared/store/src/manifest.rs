@@ -14,6 +14,8 @@ use fjall::{AbstractTree, SeqNo};
 use lsm_tree::SequenceNumberCounter;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::error::is_refused;
+
 /// Number of the folder that lists the others.
 pub(crate) const LIST: u64 = 0;
 
@@ -48,7 +50,7 @@ pub(crate) fn unsound(db: &Path) -> std::io::Result<Vec<u64>> {
     if !list.join("current").try_exists()? {
         return Ok(if folders.len() > 1 { vec![LIST] } else { Vec::new() });
     }
-    let Some(names) = readable_names(list) else {
+    let Some(names) = readable_names(list)? else {
         return Ok(vec![LIST]);
     };
     let mut found = Vec::new();
@@ -75,10 +77,18 @@ fn names(list: &Path) -> lsm_tree::Result<BTreeMap<u64, String>> {
     Ok(names)
 }
 
-/// `None`: the list cannot be read.
-fn readable_names(list: &Path) -> Option<BTreeMap<u64, String>> {
-    // The engine asserts on some kinds of damage.
-    catch_unwind(AssertUnwindSafe(|| names(list).ok())).ok().flatten()
+/// `None`: the list is damaged. What the system refuses for now is an error, and no damage.
+fn readable_names(list: &Path) -> std::io::Result<Option<BTreeMap<u64, String>>> {
+    tried(|| names(list))
+}
+
+/// What the engine reads; `None` where that is damaged. It asserts on some kinds of damage.
+fn tried<T>(read: impl FnOnce() -> lsm_tree::Result<T>) -> std::io::Result<Option<T>> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(content)) => Ok(Some(content)),
+        Ok(Err(lsm_tree::Error::Io(error))) if is_refused(&error) => Err(error),
+        Ok(Err(_)) | Err(_) => Ok(None),
+    }
 }
 
 fn is_whole(folder: &Path) -> std::io::Result<bool> {
@@ -125,7 +135,7 @@ pub(crate) fn unfinished(db: &Path) -> std::io::Result<Vec<u64>> {
     if !list.join("current").try_exists()? {
         return Ok(found);
     }
-    let names = readable_names(&list).unwrap_or_default();
+    let names = readable_names(&list)?.unwrap_or_default();
     for (number, folder) in folders(db)? {
         if names.contains_key(&number) && !folder.join("current").try_exists()? {
             found.push(number);
@@ -156,9 +166,7 @@ pub(crate) fn unopenable(db: &Path) -> std::io::Result<Vec<u64>> {
         if !folder.join("current").try_exists()? {
             continue;
         }
-        // The engine asserts on some kinds of damage.
-        let opened = catch_unwind(AssertUnwindSafe(|| open_tree(&folder).is_ok()));
-        if !opened.unwrap_or(false) {
+        if tried(|| open_tree(&folder))?.is_none() {
             found.push(number);
         }
     }
